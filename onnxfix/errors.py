@@ -14,9 +14,9 @@ OnnxfixError
 │   ├── PlanError              the two conventions cannot be mapped for this model
 │   ├── RewriteError           the graph cannot take the plan (a name is taken, an operator is missing)
 │   └── SimplifyError
-└── VerifyError            4   source and result differ
-    ├── DriveError         3   the model cannot be driven (an input nobody knows how to feed)
-    └── VacuousCheck       4   nothing was really compared
+└── VerifyError            4   source and result differ, or nothing is proven
+    ├── DriveError             the model cannot be driven (an input nobody knows how to feed)
+    └── VacuousCheck           nothing was really compared
 ```
 """
 
@@ -135,8 +135,6 @@ class VerifyError(OnnxfixError):
 
 class DriveError(VerifyError):
     """The model cannot be driven: an input that nobody knows how to feed, or that the runtime rejects."""
-
-    exit_code = ExitCode.NOT_CONVERTED
 
 
 class VacuousCheck(VerifyError):

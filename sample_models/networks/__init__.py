@@ -1,0 +1,1 @@
+"""The networks behind the sample models: written for them, with random weights."""

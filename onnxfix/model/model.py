@@ -1,0 +1,412 @@
+"""A model file: read without its weights, written whole or not at all.
+
+Data files are never read: a model that is written into its own folder shares them, elsewhere they are copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+
+from onnxfix.convention.signature import Signature
+from onnxfix.errors import DataFileError, ModelReadError, ModelWriteError, RewriteError
+from onnxfix.model import atomic, external
+from onnxfix.model.ports import port_of
+from onnxfix.model.skeleton import Skeleton, make_skeleton
+from onnxfix.model.staged import Staged
+
+PROTOBUF_LIMIT = 2**31 - 1
+"""Bytes: no larger message can be written or read."""
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What onnx's checker holds against a model.
+
+    Attributes:
+        is_structural: The graph itself is wrong; otherwise only its types and dims contradict each other.
+        text: The checker's words.
+    """
+
+    is_structural: bool
+    text: str
+
+
+class Model:
+    """An ONNX model whose weights nobody looks at.
+
+    Attributes:
+        proto: The model as the file has it; external data is not loaded.
+        path: The file it came from; None for a model that was made in memory.
+        folder: The folder of its data files; None where nobody said.
+        source_sha256: The digest of the file's bytes; None for a model that was made in memory.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        *,
+        path: Path | None = None,
+        folder: Path | None = None,
+        source_sha256: str | None = None,
+    ) -> None:
+        self.proto = proto
+        self.path = path
+        self.folder = folder
+        self.source_sha256 = source_sha256
+        self._loaded_bytes = proto.ByteSize()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Reads a model, and checks that its data files are there, but does not read them.
+
+        Raises:
+            ModelReadError: The file is missing, unreadable, truncated, or no ONNX model.
+            DataFileError: A data file is missing, too short, or outside the model's folder.
+        """
+        path = Path(path)
+        content = _read(path)
+        proto = _parse(content, path)
+        _require_model(proto, path)
+        digest = hashlib.sha256(content).hexdigest()
+        model = cls(proto, path=path, folder=path.parent, source_sha256=digest)
+        model.require_data_files()
+        return model
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, folder: str | Path | None = None) -> Model:
+        """Takes a model from memory; the message is taken over, not copied.
+
+        Args:
+            proto: The model.
+            folder: Where its data files lie, if it has any.
+
+        Raises:
+            ModelReadError: The message is no complete model.
+            DataFileError: A data file is missing, too short, or outside `folder`, or `folder` is not given.
+        """
+        _require_model(proto, None)
+        model = cls(proto, folder=None if folder is None else Path(folder))
+        model.require_data_files()
+        return model
+
+    @property
+    def name(self) -> str:
+        """The path, for messages; `model` where there is none."""
+        return str(self.path) if self.path else "model"
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set; 1 where the file names none."""
+        versions = (entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx"))
+        return next(versions, 1)
+
+    @property
+    def ir_version(self) -> int:
+        """The version of the file format."""
+        return self.proto.ir_version
+
+    def signature(self) -> Signature:
+        """Returns the model's ports and metadata. An input that has an initializer is no port: it has a value."""
+        graph = self.proto.graph
+        valued = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+        return Signature(
+            inputs=tuple(port_of(value) for value in graph.input if value.name not in valued),
+            outputs=tuple(port_of(value) for value in graph.output),
+            metadata=self.metadata,
+        )
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """A copy of `metadata_props`, in the file's order."""
+        return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    def set_metadata(self, key: str, value: str) -> None:
+        """Sets one entry of `metadata_props`, in place where it exists, else at the end."""
+        known = [entry for entry in self.proto.metadata_props if entry.key == key]
+        entry = known[-1] if known else self.proto.metadata_props.add(key=key)
+        entry.value = value
+
+    def remove_metadata(self, key: str) -> None:
+        """Removes one entry of `metadata_props`, if it exists; the others keep their order."""
+        entries = self.proto.metadata_props
+        for index in reversed([i for i, entry in enumerate(entries) if entry.key == key]):
+            del entries[index]
+
+    def external_files(self) -> tuple[tuple[str, int], ...]:
+        """Returns each data file, relative to the model's folder, with the bytes that tensors use in it."""
+        return external.files_used(external.external_tensors(self.proto))
+
+    def require_data_files(self) -> None:
+        """Checks that every external tensor lies in a file of the model's folder.
+
+        Raises:
+            DataFileError: It does not; the message names tensor and file.
+        """
+        with _located(self.name):
+            tensors = list(external.external_tensors(self.proto))
+        if not tensors:
+            return
+        if self.folder is None:
+            raise DataFileError(
+                f"tensor `{tensors[0].name}` lies in the data file `{tensors[0].location}`, but in which folder is "
+                "not known",
+                where=self.name,
+                hint="Pass the folder of the data files along with the model.",
+            )
+        external.require_data_files(tensors, self.folder, self.name)
+
+    def skeleton(self) -> Skeleton:
+        """Copies the model without its weights."""
+        return make_skeleton(self.proto)
+
+    def complaint(self) -> Complaint | None:
+        """Asks onnx's checker about the model without its weights; None if it has nothing to say."""
+        skeleton = self.skeleton().proto
+        for full_check in (False, True):
+            try:
+                onnx.checker.check_model(skeleton, full_check=full_check)
+            except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
+                return Complaint(not full_check, str(error).strip())
+        return None
+
+    def require_no_new_complaint(self, before: Complaint | None) -> None:
+        """Checks that onnx's checker objects to nothing that it did not object to before.
+
+        ONNX Runtime runs models that the checker rejects, so its verdict alone says little.
+
+        Args:
+            before: What `complaint` said of the model that this one was made from.
+
+        Raises:
+            RewriteError: There is a new complaint.
+        """
+        now = self.complaint()
+        if now is None or (before is not None and before.is_structural >= now.is_structural):
+            return
+        raise RewriteError(
+            f"the rewritten graph is not valid: {now.text}",
+            where=self.name,
+            hint="The source has no such fault, so this is one of onnxfix: please report it.",
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model and what it needs of its data files; see `stage`.
+
+        Raises:
+            DataFileError: A data file has vanished since the model was loaded.
+            ModelWriteError: The destination cannot be written. Nothing new is visible there.
+        """
+        with self.stage(path) as staged:
+            staged.commit()
+
+    def stage(self, path: str | Path) -> Staged:
+        """Writes the model under a temporary name beside `path`.
+
+        Data files are shared where `path` lies in the model's own folder, else copied, under their own names. Where
+        another file bears such a name, the copy's name is prefixed with that of the new model.
+
+        Raises:
+            DataFileError: A data file has vanished since the model was loaded.
+            ModelWriteError: The destination cannot be written. Everything that was written is removed.
+        """
+        destination = Path(path)
+        self.require_data_files()
+        self._require_writable(destination)
+        staged = Staged(destination)
+        with _discarded_on_error(staged):
+            renamed = self._stage_data(staged)
+            with _relocated(self.proto, renamed):
+                content = self._serialized(destination)
+            staged.write(content)
+        return staged
+
+    def _require_writable(self, destination: Path) -> None:
+        where = str(destination)
+        if destination.is_dir():
+            raise ModelWriteError("the destination is a folder", where=where, hint="Name a file in it.")
+        if not destination.parent.is_dir():
+            raise ModelWriteError(
+                f"there is no folder `{destination.parent}`", where=where, hint="Make it, or correct the path."
+            )
+        data = {(self.folder / location).resolve() for location, _ in self.external_files()} if self.folder else set()
+        if destination.resolve() in data:
+            raise ModelWriteError(
+                "the destination is a data file of the model", where=where, hint="Choose another name."
+            )
+        if self.proto.ByteSize() > PROTOBUF_LIMIT:
+            raise ModelWriteError(
+                f"the model takes {self.proto.ByteSize()} bytes; a model file cannot be larger than 2 GiB",
+                where=where,
+                hint="Convert it to external data first: onnx.external_data_helper.convert_model_to_external_data.",
+            )
+
+    def _stage_data(self, staged: Staged) -> dict[str, str]:
+        """Brings the data files to the destination, and returns those that got another name."""
+        locations = [location for location, _ in self.external_files()]
+        if not locations or self.folder is None or self.folder.samefile(staged.destination.parent):
+            return {}
+        renamed = {}
+        for location in locations:
+            source = self.folder / location
+            chosen = _free_location(source, location, staged.destination)
+            if not (staged.destination.parent / chosen).exists():
+                staged.add_data_file(source, chosen)
+            if chosen != location:
+                renamed[location] = chosen
+        return renamed
+
+    def _serialized(self, destination: Path) -> bytes:
+        try:
+            content: bytes = self.proto.SerializeToString()
+        except (EncodeError, ValueError) as error:
+            raise ModelWriteError(f"the model cannot be serialised: {error}", where=str(destination)) from error
+        return self._source_bytes_of(content) or content
+
+    def _source_bytes_of(self, content: bytes) -> bytes | None:
+        """Returns the source's own bytes where `content` says the same in another encoding.
+
+        Protobuf allows many encodings of a message (order of fields, padded numbers), and only one is written.
+        """
+        if self.path is None or len(content) != self._loaded_bytes:
+            return None
+        if hashlib.sha256(content).hexdigest() == self.source_sha256:
+            return None
+        with contextlib.suppress(OSError, DecodeError):
+            source = self.path.read_bytes()
+            if hashlib.sha256(source).hexdigest() == self.source_sha256:
+                return source if onnx.ModelProto.FromString(source).SerializeToString() == content else None
+        return None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelReadError("there is no such file", where=str(path)) from None
+    except IsADirectoryError:
+        raise ModelReadError("this is a folder, not a model file", where=str(path)) from None
+    except OSError as error:
+        raise ModelReadError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
+    if not content:
+        raise ModelReadError("the file is empty", where=str(path), hint="Copy or export it again.")
+    return content
+
+
+def _parse(content: bytes, path: Path) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise ModelReadError(*_verdict(content), where=str(path), hint=_REREAD) from None
+    return proto
+
+
+_REREAD = "Copy, download or export the model again."
+
+
+def _verdict(content: bytes) -> tuple[str]:
+    head = content[:1024]
+    if head.startswith(b"version https://git-lfs"):
+        return ("this is a Git LFS pointer, not the model itself",)
+    if b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
+        return ("this is a text file, not an ONNX model",)
+    # A model starts with the field ir_version: one byte of tag, one byte of number.
+    return ("the file is truncated",) if content[:1] == b"\x08" else ("this is not an ONNX model",)
+
+
+def _require_model(proto: onnx.ModelProto, path: Path | None) -> None:
+    """Refuses messages that parse, but are no complete model: protobuf notices no cut between two fields.
+
+    Raises:
+        ModelReadError: Format version, graph or operator sets are missing.
+    """
+    where = "model" if path is None else str(path)
+    if not proto.ir_version or not proto.HasField("graph"):
+        missing = "no graph" if proto.ir_version else "no format version"
+        raise ModelReadError(f"this is not a complete ONNX model: it has {missing}", where=where, hint=_REREAD)
+    # Before version 3 of the format, a model named no operator sets.
+    if proto.ir_version >= 3 and proto.graph.node and not proto.opset_import:
+        raise ModelReadError("the file is truncated: it names no operator set", where=where, hint=_REREAD)
+    if not proto.graph.output:
+        raise ModelReadError("this model has no outputs", where=where, hint=_REREAD)
+
+
+def _free_location(source: Path, location: str, destination: Path) -> str:
+    """Returns where the data file goes: its own name, or one prefixed with the new model's.
+
+    Raises:
+        ModelWriteError: Other files bear both names.
+    """
+    folder, own = destination.parent, PurePosixPath(location)
+    for candidate in (own, own.with_name(f"{destination.stem}.{own.name}")):
+        target = folder / candidate
+        if target.resolve() == destination.resolve():
+            continue
+        if not target.exists() and not target.is_symlink():
+            return str(candidate)
+        if _is_own_file(target) and atomic.has_same_content(source, target):
+            return str(candidate)
+    raise ModelWriteError(
+        f"the data file `{location}` cannot be copied: another file of that name stands in `{folder}`",
+        where=str(destination),
+        hint="Choose another folder, or move that file away; it may belong to another model.",
+    )
+
+
+def _is_own_file(path: Path) -> bool:
+    """Says whether a runtime would take the file as a data file: no link of any kind."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
+
+
+@contextlib.contextmanager
+def _relocated(proto: onnx.ModelProto, renamed: Mapping[str, str]) -> Iterator[None]:
+    """Lets the model name other data files, for as long as the block runs."""
+    changed: list[tuple[onnx.StringStringEntryProto, str]] = []
+    if renamed:
+        for tensor in external.external_tensors(proto):
+            for entry in tensor.proto.external_data:
+                if entry.key == "location" and entry.value in renamed:
+                    changed.append((entry, entry.value))
+                    entry.value = renamed[entry.value]
+    try:
+        yield
+    finally:
+        for entry, old in changed:
+            entry.value = old
+
+
+@contextlib.contextmanager
+def _discarded_on_error(staged: Staged) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        staged.discard()
+        where = str(staged.destination)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ModelWriteError(
+                "there is not enough space to write the model",
+                where=where,
+                hint="Free some space, or choose another disk.",
+            ) from error
+        raise ModelWriteError(f"the model cannot be written: {error.strerror or error}", where=where) from error
+    except BaseException:
+        staged.discard()
+        raise
+
+
+@contextlib.contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Adds the model's name to errors from below, which do not know it."""
+    try:
+        yield
+    except DataFileError as error:
+        error.where = error.where or where
+        raise

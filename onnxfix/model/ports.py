@@ -1,0 +1,90 @@
+"""Ports between a model file and the convention floor."""
+
+from __future__ import annotations
+
+import functools
+
+import onnx
+
+from onnxfix.convention.signature import Dim, Port
+
+
+def port_of(value: onnx.ValueInfoProto) -> Port:
+    """Reads a port from the file's description of it."""
+    return Port(value.name, dtype_of(value.type), dims_of(value.type))
+
+
+def dtype_of(kind: onnx.TypeProto) -> str:
+    """Returns the element type as `Port.dtype` names it, or the kind of what is no tensor."""
+    field = kind.WhichOneof("value")
+    if field == "tensor_type":
+        return dtype_name(kind.tensor_type.elem_type)
+    return (field or "undefined").removesuffix("_type")
+
+
+def dims_of(kind: onnx.TypeProto) -> tuple[Dim, ...] | None:
+    """Returns the dims of a tensor; None where there is no rank, or no tensor."""
+    if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(_dim(dim) for dim in kind.tensor_type.shape.dim)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value"):
+        # Some exporters write -1 for a size that they do not know.
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None
+
+
+@functools.cache
+def dtype_name(elem_type: int) -> str:
+    """Returns numpy's name of an element type, `string` for strings."""
+    if elem_type == onnx.TensorProto.STRING:
+        return "string"
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type).name)
+    except KeyError:
+        return "undefined"
+
+
+@functools.cache
+def elem_type_of(dtype: str) -> int:
+    """Returns the element type that `dtype_name` calls by this name.
+
+    Raises:
+        KeyError: There is none.
+    """
+    names = {dtype_name(number): number for number in onnx.TensorProto.DataType.values() if number}
+    return int(names[dtype])
+
+
+def value_info(port: Port) -> onnx.ValueInfoProto:
+    """Writes a tensor port as the file describes it.
+
+    Raises:
+        KeyError: The port's dtype is none of a tensor.
+    """
+    value = onnx.ValueInfoProto(name=port.name)
+    value.type.tensor_type.elem_type = elem_type_of(port.dtype)
+    if port.dims is not None:
+        set_dims(value.type.tensor_type, port.dims)
+    return value
+
+
+def set_dims(tensor: onnx.TypeProto.Tensor, dims: tuple[Dim, ...]) -> None:
+    """Writes dims; those that stay the same keep what else the file says of them."""
+    shape = tensor.shape
+    shape.SetInParent()
+    while len(shape.dim) > len(dims):
+        del shape.dim[-1]
+    while len(shape.dim) < len(dims):
+        shape.dim.add()
+    for written, dim in zip(shape.dim, dims, strict=True):
+        if _dim(written) == dim:
+            continue
+        if isinstance(dim, int):
+            written.dim_value = dim
+        elif isinstance(dim, str):
+            written.dim_param = dim
+        else:
+            written.ClearField("value")

@@ -1,0 +1,163 @@
+"""Which convention does a model speak? Candidates in order, each with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from onnxfix.convention.binding import SHARED, Binding, bind
+from onnxfix.convention.convention import Convention
+from onnxfix.convention.load import library
+from onnxfix.convention.signature import Signature
+from onnxfix.errors import DetectError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A convention that fits a model.
+
+    Attributes:
+        binding: The convention, bound to the model.
+        ports: How many inputs and outputs it explains as cache.
+        score: How much else speaks for it (ports by role, dim names, sizes that agree), less what speaks against it.
+        reasons: The same in words; those against it begin with `but`.
+    """
+
+    binding: Binding
+    ports: int
+    score: int
+    reasons: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The convention's name."""
+        return str(self.binding.convention)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The larger, the better."""
+        return (self.ports, self.score)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A convention of which the model has some cache ports, but that does not fit: `reason` says why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Detection:
+    """All conventions that fit, best first, and those that nearly did."""
+
+    candidates: tuple[Candidate, ...]
+    rejections: tuple[Rejection, ...]
+
+    @property
+    def best(self) -> Candidate | None:
+        """The one best candidate; None if there is none or two are equally good."""
+        if not self.candidates or (len(self.candidates) > 1 and self.candidates[0].rank == self.candidates[1].rank):
+            return None
+        return self.candidates[0]
+
+    def choose(self) -> Candidate:
+        """Returns the best candidate.
+
+        Raises:
+            DetectError: No convention fits, or two are equally good.
+        """
+        if self.best is not None:
+            return self.best
+        if self.candidates:
+            names = [one.name for one in self.candidates if one.rank == self.candidates[0].rank]
+            hint = f"say which with --from, for example --from {names[0]}"
+            raise DetectError(f"the model fits {' and '.join(names)} equally well", hint=hint)
+        nearly = "".join(f"\n  not {one.name}: {one.reason}" for one in self.rejections)
+        hint = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
+        raise DetectError(f"the model speaks no known convention{nearly}", hint=hint)
+
+
+def detect(
+    signature: Signature, sizes: Mapping[str, int] | None = None, conventions: Iterable[Convention] | None = None
+) -> Detection:
+    """Ranks the conventions that fit a model.
+
+    Args:
+        signature: The model's ports and metadata.
+        sizes: Sizes that the user gave, as in `bind`.
+        conventions: The conventions to try; the library if None.
+    """
+    candidates, rejections = [], []
+    for convention in library().values() if conventions is None else conventions:
+        try:
+            candidates.append(_judge(bind(convention, signature, sizes)))
+        except DetectError as error:
+            if _has_some_port(convention, signature):
+                rejections.append(Rejection(str(convention), str(error).split("\n")[0]))
+    candidates.sort(key=lambda one: (one.rank, one.name), reverse=True)
+    return Detection(tuple(candidates), tuple(rejections))
+
+
+def _has_some_port(convention: Convention, signature: Signature) -> bool:
+    required = [spec for cache in convention.caches if not cache.optional for spec in cache.past]
+    return any(spec.template.match(port.name) is not None for spec in required for port in signature.inputs)
+
+
+def _judge(binding: Binding) -> Candidate:
+    convention, signature = binding.convention, binding.signature
+    reasons: list[str] = []
+    score = ports = 0
+    for cache in binding.caches:
+        ports += len(cache.past) + len(cache.present)
+        reasons += [f"{spec.template} is {spec.layout}" for spec in (*cache.spec.past, *cache.spec.present)]
+    named = [*binding.inputs, *binding.outputs]
+    score += len(named)
+    if named:
+        reasons.append(f"has its other ports {', '.join(named)}")
+    lacking = [spec.name for spec in convention.inputs if not spec.optional and spec.name not in binding.inputs]
+    lacking += [spec.name for spec in convention.outputs if not spec.optional and spec.name not in binding.outputs]
+    score -= 2 * len(lacking)
+    if lacking:
+        reasons.append(f"but lacks its ports {', '.join(lacking)}")
+    for weight, reason in (_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding, signature)):
+        score += weight
+        reasons += [reason] if reason else []
+    return Candidate(binding, ports, score, tuple(reasons))
+
+
+def _judge_dim_names(binding: Binding) -> tuple[int, str]:
+    agree = set()
+    for cache in binding.caches:
+        for tensor in (*cache.past, *cache.present):
+            agree |= {name for axis, name in tensor.spec.dims.items() if tensor.sizes.get(axis) == name}
+    return len(agree), f"names its dims {', '.join(sorted(agree))}" if agree else ""
+
+
+def _judge_shared(binding: Binding) -> Iterable[tuple[int, str]]:
+    """Yields what axes tell that several caches have: they must be of one size."""
+    for axis in SHARED:
+        sizes = {cache.spec.name: cache.size(axis) for cache in binding.caches if axis in cache.spec.axes}
+        known = {name: size for name, size in sizes.items() if size is not None}
+        if len(known) < 2:
+            continue
+        text = ", ".join(f"{name} {size}" for name, size in known.items())
+        if len(set(known.values())) == 1:
+            yield 2, f"its caches agree on {axis} ({text})"
+        else:
+            yield -4, f"but its caches differ in {axis} ({text})"
+
+
+def _judge_metadata(binding: Binding, signature: Signature) -> Iterable[tuple[int, str]]:
+    known = {key: int(value) for key, value in signature.metadata.items() if value.strip().lstrip("-").isdecimal()}
+    for key, expression in binding.convention.sizes.items():
+        told = expression.value(known)
+        found = {
+            size for cache in binding.caches if key in cache.spec.axes and isinstance(size := cache.size(key), int)
+        }
+        if told is None or not found:
+            continue
+        if found == {told}:
+            yield 1, f"metadata {expression} = {told} agrees with {key}"
+        else:
+            yield -3, f"but metadata says {expression} = {told}, and {key} is {', '.join(map(str, sorted(found)))}"

@@ -1,0 +1,256 @@
+"""The way from one set of tensors to another that holds the same cache: split, rearrange, stack.
+
+A route is both a specification and a product: `Route.run` carries it out on numpy arrays, and `surgery.rewrite` emits the
+same steps as ONNX nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from onnxfix.convention.layout import Layout
+from onnxfix.convention.signature import Dim
+from onnxfix.convention.template import label_text
+from onnxfix.errors import PlanError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+T = TypeVar("T")
+Labels: TypeAlias = tuple[tuple[str, int], ...]
+"""Which part of the cache a tensor holds: axis and label, sorted by axis."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A tensor of a cache.
+
+    Attributes:
+        name: The port's name.
+        labels: Which part of the cache it holds.
+        layout: Its dims.
+        dims: The size of each dim.
+    """
+
+    name: str
+    labels: Labels
+    layout: Layout
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Every tensor of `before` whose labels hold `where` becomes one per label of `axis`, without that axis."""
+
+    where: Labels
+    axis: str
+    labels: tuple[int, ...]
+    before: Layout
+
+    @property
+    def after(self) -> Layout:
+        """The layout of each part."""
+        return self.before.without(self.axis)
+
+    def inverse(self) -> Stack:
+        """Returns the step that undoes this one."""
+        return Stack(self.where, self.axis, self.labels, self.before)
+
+    def explain(self) -> str:
+        """Returns the step in words."""
+        return f"split {self.axis} ({_count(self.axis, self.labels)}) off `{self.before}`{_only(self.where)}"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The tensors that differ only in their label of `axis` become one, whose layout is `after`."""
+
+    where: Labels
+    axis: str
+    labels: tuple[int, ...]
+    after: Layout
+
+    @property
+    def before(self) -> Layout:
+        """The layout of each part."""
+        return self.after.without(self.axis)
+
+    def inverse(self) -> Split:
+        """Returns the step that undoes this one."""
+        return Split(self.where, self.axis, self.labels, self.after)
+
+    def explain(self) -> str:
+        """Returns the step in words."""
+        return f"stack {self.axis} ({_count(self.axis, self.labels)}) into `{self.after}`{_only(self.where)}"
+
+
+@dataclass(frozen=True)
+class Rearrange:
+    """Every tensor whose labels hold `where` is transposed and reshaped from one layout to another.
+
+    Axes that only one layout has are of size 1.
+    """
+
+    where: Labels
+    before: Layout
+    after: Layout
+
+    def inverse(self) -> Rearrange:
+        """Returns the step that undoes this one."""
+        return Rearrange(self.where, self.after, self.before)
+
+    def explain(self) -> str:
+        """Returns the step in words."""
+        return f"rearrange `{self.before}` to `{self.after}`{_only(self.where)}"
+
+
+Step: TypeAlias = Split | Stack | Rearrange
+
+
+def _count(axis: str, labels: tuple[int, ...]) -> str:
+    words = [label_text(axis, label) for label in labels]
+    return ", ".join(words) if not words[0].isdecimal() or len(words) < 3 else f"{words[0]} to {words[-1]}"
+
+
+def _only(where: Labels) -> str:
+    return " of " + ", ".join(f"{axis} {label_text(axis, label)}" for axis, label in where) if where else ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """From `source` to `target`, both whole descriptions of one cache.
+
+    Attributes:
+        source, target: The tensors.
+        steps: What to do, in order.
+        sizes: The sizes of axes that steps need and arrays cannot tell.
+    """
+
+    source: tuple[Block, ...]
+    target: tuple[Block, ...]
+    steps: tuple[Step, ...]
+    sizes: Mapping[str, int]
+
+    @property
+    def is_rename(self) -> bool:
+        """Whether every tensor goes through unchanged but for its name."""
+        return not self.steps
+
+    @property
+    def renames(self) -> dict[str, str]:
+        """Source name to target name, for a route that only renames."""
+        names = {block.labels: block.name for block in self.target}
+        return {block.name: names[block.labels] for block in self.source}
+
+    def inverse(self) -> Route:
+        """Returns the way back."""
+        steps = tuple(step.inverse() for step in reversed(self.steps))
+        return replace(self, source=self.target, target=self.source, steps=steps)
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the target's arrays for the source's, exactly: values are moved, never computed.
+
+        Args:
+            arrays: The source's tensors by name; others are ignored.
+
+        Raises:
+            PlanError: An array does not fit its layout.
+        """
+        held = {block.labels: arrays[block.name] for block in self.source}
+        for step in self.steps:
+            held = self._apply(step, held)
+        return {block.name: held[block.labels] for block in self.target}
+
+    def _apply(self, step: Step, held: Mapping[Labels, Array]) -> dict[Labels, Array]:
+        import numpy as np
+
+        if isinstance(step, Split):
+            return walk_split(
+                step,
+                held,
+                lambda array, position: self._pick(array, step.before, step.axis, position, len(step.labels)),
+            )
+        if isinstance(step, Stack):
+            return walk_stack(step, held, lambda parts: self._stack(np.stack(parts), step))
+        return {
+            labels: self._rearrange(array, step.before, step.after) if holds(labels, step.where) else array
+            for labels, array in held.items()
+        }
+
+    def _pick(self, array: Array, layout: Layout, axis: str, position: int, count: int) -> Array:
+        """Takes one label of an axis; the array's dim of its group is divided by the axis."""
+        index, slot = layout.place(axis)
+        item = layout.items[index]
+        sizes = layout.bind(array.shape, {**self.sizes, axis: count})
+        shape = tuple(size for one in item if isinstance(size := sizes[one], int))
+        unfolded = array.reshape(array.shape[:index] + shape + array.shape[index + 1 :])
+        picked = unfolded.take(position, axis=index + slot)
+        rest = layout.without(axis)
+        return picked.reshape(_shape(rest, sizes)) if len(item) > 2 else picked
+
+    def _stack(self, stacked: Array, step: Stack) -> Array:
+        """Moves the new front axis to its place in the layout."""
+        front = Layout(((step.axis,), *step.before.items))
+        return self._rearrange(stacked, front, step.after)
+
+    def _rearrange(self, array: Array, before: Layout, after: Layout) -> Array:
+        known = {axis: size for axis, size in self.sizes.items() if axis in before.axes}
+        sizes = before.bind(array.shape, {**known, **{axis: 1 for axis in before.axes if axis not in after.axes}})
+        sizes |= {axis: 1 for axis in after.axes if axis not in before.axes}
+        common = [axis for axis in before.axes if axis in after.axes]
+        order = [axis for axis in after.axes if axis in before.axes]
+        unfolded = array.reshape(_shape(Layout(tuple((axis,) for axis in common)), sizes))
+        return unfolded.transpose([common.index(axis) for axis in order]).reshape(_shape(after, sizes))
+
+    def explain(self) -> list[str]:
+        """Returns the steps in words, one a line."""
+        return [step.explain() for step in self.steps]
+
+
+def _shape(layout: Layout, sizes: Mapping[str, Dim]) -> tuple[int, ...]:
+    shape = []
+    for item in layout.items:
+        size = 1
+        for axis in item:
+            one = sizes[axis]
+            if not isinstance(one, int):
+                raise PlanError(f"the size of `{axis}` in `{layout}` is not known", hint=f"--size {axis}=N")
+            size *= one
+        shape.append(size)
+    return tuple(shape)
+
+
+def holds(labels: Labels, where: Labels) -> bool:
+    """Whether `labels` name all that `where` names."""
+    return set(where) <= set(labels)
+
+
+def walk_split(step: Split, held: Mapping[Labels, T], pick: Callable[[T, int], T]) -> dict[Labels, T]:
+    """Applies a split to tensors of any kind, given how one label (by position) is picked from one tensor."""
+    after: dict[Labels, T] = {}
+    for labels, tensor in held.items():
+        if not holds(labels, step.where):
+            after[labels] = tensor
+            continue
+        for position, label in enumerate(step.labels):
+            after[tuple(sorted((*labels, (step.axis, label))))] = pick(tensor, position)
+    return after
+
+
+def walk_stack(step: Stack, held: Mapping[Labels, T], stack: Callable[[list[T]], T]) -> dict[Labels, T]:
+    """Applies a stack to tensors of any kind, given how parts in the order of their labels become one tensor."""
+    after: dict[Labels, T] = {}
+    groups: dict[Labels, dict[int, T]] = {}
+    for labels, tensor in held.items():
+        if holds(labels, step.where):
+            rest = tuple(entry for entry in labels if entry[0] != step.axis)
+            groups.setdefault(rest, {})[dict(labels)[step.axis]] = tensor
+        else:
+            after[labels] = tensor
+    for rest, parts in groups.items():
+        after[rest] = stack([parts[label] for label in step.labels])
+    return after

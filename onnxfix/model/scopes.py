@@ -1,0 +1,106 @@
+"""Names in nested graphs: which ones are read from outside, and how these are renamed.
+
+A nested graph (`If`, `Loop`, `Scan`) sees every value of the graphs around it, unless it defines the same name itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
+
+import onnx
+
+from onnxfix.model.external import graphs_of
+
+
+def defined_names(graph: onnx.GraphProto) -> set[str]:
+    """Returns the names that a graph defines itself: inputs, initializers, outputs of nodes."""
+    names = {value.name for value in graph.input}
+    names.update(tensor.name for tensor in graph.initializer)
+    names.update(sparse.values.name for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        names.update(node.output)
+    names.discard("")
+    return names
+
+
+def free_names(graph: onnx.GraphProto) -> dict[str, None]:
+    """Returns the names that a nested graph reads from the graphs around it, in the order of reading."""
+    read: dict[str, None] = {}
+    for node in graph.node:
+        read.update(dict.fromkeys(node.input))
+        read.update(captured_names(node))
+    read.update(dict.fromkeys(value.name for value in graph.output))
+    defined = defined_names(graph)
+    return {name: None for name in read if name and name not in defined}
+
+
+def captured_names(node: onnx.NodeProto) -> dict[str, None]:
+    """Returns the names that a node's nested graphs read from outside, in the order of reading."""
+    names: dict[str, None] = {}
+    for graph in graphs_of(node):
+        names.update(free_names(graph))
+    return names
+
+
+def all_names(model: onnx.ModelProto) -> set[str]:
+    """Returns every name of a value or node, at any depth, functions included."""
+    names: set[str] = set()
+    _collect(model.graph, names)
+    for function in model.functions:
+        names.update(function.input, function.output)
+        _collect_nodes(function.node, names)
+    return names
+
+
+def _collect(graph: onnx.GraphProto, names: set[str]) -> None:
+    for values in (graph.input, graph.output, graph.value_info):
+        names.update(value.name for value in values)
+    names.update(tensor.name for tensor in graph.initializer)
+    names.update(sparse.values.name for sparse in graph.sparse_initializer)
+    _collect_nodes(graph.node, names)
+
+
+def _collect_nodes(nodes: Iterable[onnx.NodeProto], names: set[str]) -> None:
+    for node in nodes:
+        names.add(node.name)
+        names.update(node.input, node.output)
+        for graph in graphs_of(node):
+            _collect(graph, names)
+
+
+def rename_captures(node: onnx.NodeProto, renames: Mapping[str, str], fresh: Callable[[str], str]) -> None:
+    """Renames, all at once, what a node's nested graphs read from outside.
+
+    Args:
+        node: The node, changed in place.
+        renames: Old names and new ones.
+        fresh: Makes a name that nothing bears yet, for inner values that would hide a new name.
+    """
+    for graph in graphs_of(node):
+        _rename_free(graph, renames, fresh)
+
+
+def _rename_free(graph: onnx.GraphProto, renames: Mapping[str, str], fresh: Callable[[str], str]) -> None:
+    read = free_names(graph)
+    names = {old: new for old, new in renames.items() if old in read and old != new}
+    if not names:
+        return
+    hiding = sorted(defined_names(graph) & set(names.values()))
+    names.update((name, fresh(name)) for name in hiding)
+    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+        for value in values:
+            value.name = names.get(value.name, value.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names.get(sparse.values.name, sparse.values.name)
+    for annotation in graph.quantization_annotation:
+        annotation.tensor_name = names.get(annotation.tensor_name, annotation.tensor_name)
+    for node in graph.node:
+        _rename_in(node.input, names)
+        _rename_in(node.output, names)
+        rename_captures(node, names, fresh)
+
+
+def _rename_in(texts: MutableSequence[str], names: Mapping[str, str]) -> None:
+    for index, name in enumerate(texts):
+        if name in names:
+            texts[index] = names[name]

@@ -113,8 +113,10 @@ def _units(
     for number, (name, route) in enumerate(routes):
         dtype = by_name[route.source[0].name].dtype
         first = min((block.name for block in route.source), key=lambda one: place[one])
-        for block in _in_order(route, keys, place):
-            rows.append((_sort_key(block, number, keys), name, first, Port(block.name, dtype, block.dims)))
+        rows += [
+            (_sort_key(block, number, keys), name, first, Port(block.name, dtype, block.dims))
+            for block in _in_order(route, keys, place)
+        ]
     together = bool(keys) and keys[0] != "cache"
     if together:
         rows.sort(key=lambda row: row[0])

@@ -1,7 +1,7 @@
 """From the convention that a model speaks to another one: what must change at its boundary, and what that does.
 
-A `Plan` is made from a `Binding` and a target `Convention`. It holds one `Route` for the past and one for the present of
-every cache, the new ports in their order, and what else the target's contract asks for.
+A `Plan` is made from a `Binding` and a target `Convention`. It holds one `Route` for the past and one for the present
+of every cache, the new ports in their order, and what else the target's contract asks for.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ class Plan:
         lines += [f"rename {old} to {new}" for old, new in self.renames.items()]
         lines += [f"cast {name} to {dtype}" for name, dtype in self.casts.items()]
         lines += [f"dim {old} becomes {new}" for old, new in self.symbols.items()]
-        for kind, before, after in (
-            ("inputs", self.binding.signature.inputs, self.inputs), ("outputs", self.binding.signature.outputs, self.outputs)
-        ):  # fmt: skip
+        signature = self.binding.signature
+        changes = (("inputs", signature.inputs, self.inputs), ("outputs", signature.outputs, self.outputs))
+        for kind, before, after in changes:
             if before != after:
                 lines.append(f"{kind}: {', '.join(port.name + ' ' + show_dims(port.dims) for port in after)}")
         known = self.binding.signature.metadata

@@ -1,7 +1,7 @@
 """The way from one set of tensors to another that holds the same cache: split, rearrange, stack.
 
-A route is both a specification and a product: `Route.run` carries it out on numpy arrays, and `surgery.rewrite` emits the
-same steps as ONNX nodes.
+A route is both a specification and a product: `Route.run` carries it out on numpy arrays, and `surgery.rewrite` emits
+the same steps as ONNX nodes.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Route:
         Raises:
             PlanError: An array does not fit its layout.
         """
-        held = {block.labels: arrays[block.name] for block in self.source}
+        held: dict[Labels, Array] = {block.labels: arrays[block.name] for block in self.source}
         for step in self.steps:
             held = self._apply(step, held)
         return {block.name: held[block.labels] for block in self.target}
@@ -188,7 +188,7 @@ class Route:
         sizes = layout.bind(array.shape, {**self.sizes, axis: count})
         shape = tuple(size for one in item if isinstance(size := sizes[one], int))
         unfolded = array.reshape(array.shape[:index] + shape + array.shape[index + 1 :])
-        picked = unfolded.take(position, axis=index + slot)
+        picked: Array = unfolded.take(position, axis=index + slot)
         rest = layout.without(axis)
         return picked.reshape(_shape(rest, sizes)) if len(item) > 2 else picked
 

@@ -78,13 +78,16 @@ def _unmatched(binding: Binding, spec: CacheSpec, found: Mapping[str, CacheSpec]
     if not free:
         return PlanError(message)
     odd = [
-        f"`{cache.spec.name}` has {', '.join(f'`{axis}`' for axis in sorted(cache.spec.axes - spec.axes)) or 'no axis'} more and "
-        f"{', '.join(f'`{axis}`' for axis in sorted(spec.axes - cache.spec.axes)) or 'none'} less"
+        f"`{cache.spec.name}` has {_axes(cache.spec.axes - spec.axes)} more, {_axes(spec.axes - cache.spec.axes)} less"
         for cache in free
     ]
     return PlanError(
         f"{message}: {'; '.join(odd)}", hint="both sides must name the same axes; an axis of size 1 may be left out"
     )
+
+
+def _axes(axes: Iterable[str]) -> str:
+    return ", ".join(f"`{axis}`" for axis in sorted(axes)) or "no axis"
 
 
 def make_routes(match: Match, binding: Binding) -> tuple[Route, Route | None]:
@@ -149,7 +152,8 @@ class _Router:
             for tensor in self.tensors
         )
         steps: list[Step] = []
-        for step in [*self._splits(), *self._rearranges(), *self._stacks()]:
+        todo: tuple[Step, ...] = (*self._splits(), *self._rearranges(), *self._stacks())
+        for step in todo:
             held = self._check(step, held)
             steps.append(step)
         target = tuple(self._block(spec, labels, held) for spec in self.targets for labels in self._grid(spec))
@@ -162,9 +166,8 @@ class _Router:
             if axis in self.target_axes and axis not in self.target_spread and labels != tuple(range(len(labels))):
                 gap = min(set(range(labels[-1] + 1)) - set(labels))
                 there = ", ".join(map(str, labels))
-                raise PlanError(
-                    f"{axis} {gap} of the cache `{self.cache.spec.name}` is missing (there are {there}): stacking would renumber the others"
-                )
+                message = f"{axis} {gap} of the cache `{self.cache.spec.name}` is missing (there are {there})"
+                raise PlanError(f"{message}: stacking would renumber the others")
             return labels
         if axis not in self.source_axes:
             return (0,)
@@ -281,8 +284,8 @@ class _Router:
             one, other = sizes.get(axis, 1), first.get(axis, 1)
             if isinstance(one, int) and isinstance(other, int) and one != other:
                 text = ", ".join(f"{name} {label_text(name, label)}" for name, label in labels)
-                message = f"`{axis}` has size {other} in the first tensor of the cache `{self.cache.spec.name}` and {one} for {text}"
-                raise PlanError(message + f": they cannot be stacked along `{step.axis}`")
+                message = f"`{axis}` of the cache `{self.cache.spec.name}` has size {other} in the first tensor"
+                raise PlanError(f"{message} and {one} for {text}: they cannot be stacked along `{step.axis}`")
 
     def _block(
         self, spec: TensorSpec, labels: Mapping[str, int], held: Mapping[Labels, tuple[Layout, dict[str, Dim]]]

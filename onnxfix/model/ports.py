@@ -58,21 +58,23 @@ def elem_type_of(dtype: str) -> int:
     return int(names[dtype])
 
 
-def value_info(port: Port) -> onnx.ValueInfoProto:
-    """Writes a tensor port as the file describes it.
+def describe(value: onnx.ValueInfoProto, port: Port) -> None:
+    """Writes a port into the file's description of it; what stays the same keeps what else the file says of it.
 
     Raises:
-        KeyError: The port's dtype is none of a tensor.
+        KeyError: The port's dtype changes into one that is none of a tensor.
     """
-    value = onnx.ValueInfoProto(name=port.name)
-    value.type.tensor_type.elem_type = elem_type_of(port.dtype)
-    if port.dims is not None:
-        set_dims(value.type.tensor_type, port.dims)
-    return value
+    value.name = port.name
+    if dtype_of(value.type) != port.dtype:
+        value.type.tensor_type.elem_type = elem_type_of(port.dtype)
+    if dims_of(value.type) != port.dims:
+        _set_dims(value.type.tensor_type, port.dims)
 
 
-def set_dims(tensor: onnx.TypeProto.Tensor, dims: tuple[Dim, ...]) -> None:
-    """Writes dims; those that stay the same keep what else the file says of them."""
+def _set_dims(tensor: onnx.TypeProto.Tensor, dims: tuple[Dim, ...] | None) -> None:
+    if dims is None:
+        tensor.ClearField("shape")
+        return
     shape = tensor.shape
     shape.SetInParent()
     while len(shape.dim) > len(dims):

@@ -1,9 +1,11 @@
-"""Holds the exports of one network against each other: every one keeps its own state over a few ticks, and all must agree."""
+"""Holds the exports of one network against each other, over a few ticks, each with a state of its own."""
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -12,12 +14,13 @@ import onnxruntime as ort
 
 Arrays = Mapping[str, np.ndarray]
 TickT = TypeVar("TickT")
+TickT_contra = TypeVar("TickT_contra", contravariant=True)
 
 
-class Speaker(Protocol[TickT]):
+class Speaker(Protocol[TickT_contra]):
     """Speaks one convention: turns a tick and a logical state into a model's feeds, and its fetches back."""
 
-    def ask(self, tick: TickT, state: Arrays) -> Arrays:
+    def ask(self, tick: TickT_contra, state: Arrays) -> Arrays:
         """Gives the feeds; one that the model does not have is left out by the caller."""
         ...
 
@@ -50,7 +53,8 @@ def run_stream(session: ort.InferenceSession, speaker: Speaker[TickT], group: Gr
     """Drives one model over all ticks, fed its own state; returns what it said, and its state, at every tick."""
     inputs = {port.name for port in session.get_inputs()}
     outputs = [port.name for port in session.get_outputs()]
-    state, said = group.state, []
+    said: list[Arrays] = []
+    state = group.state
     for tick in group.ticks:
         feeds = {name: value for name, value in speaker.ask(tick, state).items() if name in inputs}
         reply, state = speaker.hear(dict(zip(outputs, session.run(outputs, feeds), strict=True)))
@@ -61,30 +65,28 @@ def run_stream(session: ort.InferenceSession, speaker: Speaker[TickT], group: Gr
 def hold_together(group: Group[TickT], models: Mapping[str, onnx.ModelProto]) -> dict[str, float]:
     """Runs a group and returns how far each model is from the first; raises AssertionError if that is too far."""
     streams = {name: run_stream(open_session(models[name]), speaker, group) for name, speaker in group.speakers.items()}
-    reference_name, reference = next(iter(streams.items()))
-    assert_lively(reference_name, reference)
+    reference_name = next(iter(streams))
+    assert_lively(reference_name, streams[reference_name])
+    # An array that the reference lacks is held against the first model that has it.
+    wanted = [dict(ChainMap(*map(dict, said))) for said in zip(*streams.values(), strict=True)]
     distances = {}
     for name, stream in streams.items():
-        distances[name] = max(distance(said, wanted) for said, wanted in zip(stream, reference, strict=True))
-        assert distances[name] <= group.tolerance.get(name, 0.0), (
-            f"{name} is {distances[name]:.2e} from {reference_name}"
-        )
+        distances[name] = max(map(distance, stream, wanted))
+        assert distances[name] <= group.tolerance.get(name, 0.0), f"{name} is {distances[name]} from {reference_name}"
     return distances
 
 
 def distance(said: Arrays, wanted: Arrays) -> float:
-    """Gives the largest absolute difference over the arrays that both have."""
-    common = said.keys() & wanted.keys()
-    assert common, "nothing to compare"
-    for name in common:
-        assert said[name].shape == wanted[name].shape, f"{name}: {said[name].shape} is not {wanted[name].shape}"
-        assert np.isfinite(said[name]).all(), f"{name} is not finite"
-    return max(float(np.abs(said[name].astype(np.float64) - wanted[name]).max()) for name in common)
+    """Gives the largest absolute difference between arrays that must have the same shapes."""
+    for name, value in said.items():
+        assert value.shape == wanted[name].shape, f"{name}: {value.shape} is not {wanted[name].shape}"
+        assert np.isfinite(value).all(), f"{name} is not finite"
+    return max(float(np.abs(value.astype(np.float64) - wanted[name]).max()) for name, value in said.items())
 
 
 def assert_lively(name: str, stream: Sequence[Arrays]) -> None:
     """Refuses a stream in which an array is constant, or does not change from one tick to the next."""
-    for earlier, later in zip(stream, stream[1:], strict=False):
+    for earlier, later in pairwise(stream):
         for key, value in later.items():
             assert value.std() > 1e-3, f"{name}: {key} is constant"
             assert value.shape != earlier[key].shape or np.abs(value - earlier[key]).max() > 1e-3, (

@@ -1,8 +1,9 @@
-"""Exports a network by either of PyTorch's two exporters, and leaves nothing in the file that differs from run to run."""
+"""Exports a network by either of PyTorch's two exporters, and strips what differs from one machine to the next."""
 
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +12,18 @@ from typing import Any
 import onnx
 import torch
 from torch import nn
+from torch.export import Dim
+from torch.utils._pytree import tree_map
+
+DYNAMO_OPSET = 18  # the lowest that the dynamo exporter writes
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How one file is made: the network under one convention, what it is exported with, and how its ports are called.
 
-    `arguments` is nested as the network takes it; `inputs` names its tensors in order. `dynamic_axes` maps a port and an axis to
-    the name of the dim. With `dynamic_shapes`, nested like `arguments`, the dynamo exporter is used, else the TorchScript one.
+    `arguments` is nested as the network takes it; `inputs` and `outputs` name its tensors in order, `dynamic_axes` the
+    dims that are not fixed, by port and axis.
     """
 
     name: str
@@ -28,16 +33,23 @@ class Recipe:
     outputs: tuple[str, ...]
     opset: int
     dynamic_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    dynamic_shapes: tuple[Any, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class DynamoRecipe(Recipe):
+    """The same for the dynamo exporter. `limits` has the dims that are free; the others it derives and names itself."""
+
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
 def export(recipe: Recipe) -> onnx.ModelProto:
-    """Exports a recipe and strips the result."""
+    """Exports a recipe, strips the result and adds the metadata."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # A traced network warns of every Python condition on a size; that these become constants is what the modes rest on.
+        # Tracing warns of every Python condition on a size. That these become constants is what WeNet's modes rest on.
         warnings.simplefilter("ignore")
-        model = export_traced(recipe) if recipe.dynamic_shapes is None else export_dynamo(recipe)
+        model = export_dynamo(recipe) if isinstance(recipe, DynamoRecipe) else export_traced(recipe)
     strip(model)
     for key, value in recipe.metadata.items():
         model.metadata_props.add(key=key, value=value)
@@ -54,44 +66,49 @@ def export_traced(recipe: Recipe) -> onnx.ModelProto:
         written,  # type: ignore[arg-type]
         dynamo=False,
         opset_version=recipe.opset,
-        input_names=list(recipe.inputs),
-        output_names=list(recipe.outputs),
+        input_names=recipe.inputs,
+        output_names=recipe.outputs,
         dynamic_axes=recipe.dynamic_axes,
     )
     return onnx.load_model_from_string(written.getvalue())
 
 
-def export_dynamo(recipe: Recipe) -> onnx.ModelProto:
+def export_dynamo(recipe: DynamoRecipe) -> onnx.ModelProto:
     """Exports through torch.export, with the dynamo exporter."""
     program = torch.onnx.export(
         recipe.network,
         recipe.arguments,
         dynamo=True,
         opset_version=recipe.opset,
-        input_names=list(recipe.inputs),
-        output_names=list(recipe.outputs),
-        dynamic_shapes=recipe.dynamic_shapes,
+        input_names=recipe.inputs,
+        output_names=recipe.outputs,
+        dynamic_shapes=dynamic_shapes(recipe),
         verbose=False,
     )
     assert program is not None
     return program.model_proto
 
 
+def dynamic_shapes(recipe: DynamoRecipe) -> tuple[Any, ...]:
+    """Says which dims of the arguments are dynamic, in the words of torch.export and nested like the arguments."""
+    dims = {name: Dim(name, min=low, max=high) for name, (low, high) in recipe.limits.items()}
+    names = iter(recipe.inputs)
+
+    def of_leaf(leaf: object) -> dict[int, Any] | None:
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        return {axis: dims.get(name, Dim.AUTO) for axis, name in recipe.dynamic_axes.get(next(names), {}).items()}
+
+    shapes: tuple[Any, ...] = tree_map(of_leaf, recipe.arguments)
+    return shapes
+
+
 def strip(model: onnx.ModelProto) -> None:
     """Removes doc strings and stack traces: they are large, and they name folders of the machine that exported."""
-    described = [
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.value_info,
-    ]
+    graph = model.graph
+    items = [model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for function in model.functions:
-        described += [function, *function.node]
-    for item in described:
+        items += [function, *function.node]
+    for item in items:
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
-    for tensor in model.graph.initializer:
-        tensor.ClearField("doc_string")
-        tensor.ClearField("metadata_props")

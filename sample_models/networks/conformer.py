@@ -1,7 +1,8 @@
-"""A streaming Conformer: convolutional subsampling, relative positions, causal convolution, a cache for each.
+"""A streaming Conformer: convolutional subsampling, relative positions, causal convolution.
 
-The network knows nothing of conventions: every layer takes its keys, its values and its convolution context, and gives back
-the new ones, untrimmed. How they look at the boundary of a model is up to `networks.conformer_ports`.
+The network knows nothing of conventions: every layer takes its keys, its values and its convolution context, and
+gives back the new ones, untrimmed. How they look at the boundary of a model is up to `conformer_cpu`, `conformer_gpu`
+and `conformer_bpu`.
 
 Arrays, in the project's layout language:
     x: batch time channel, float32
@@ -63,6 +64,9 @@ class Sizes:
 class Normalization(nn.Module):
     """Subtracts the mean of every feature and scales it to unit variance."""
 
+    mean: Tensor
+    inverse_deviation: Tensor
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("mean", 0.3 * torch.randn(features))
@@ -89,12 +93,15 @@ class Subsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Subsamples `x`, batch time feature, to batch time channel."""
-        x = self.conv(x.unsqueeze(1)).transpose(1, 2)
-        return self.out(x.flatten(2))
+        convolved: Tensor = self.conv(x.unsqueeze(1))
+        subsampled: Tensor = self.out(convolved.transpose(1, 2).flatten(2))
+        return subsampled
 
 
 class Positions(nn.Module):
     """Sinusoids for every position, and the scale of the input that goes with them."""
+
+    table: Tensor
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -105,8 +112,12 @@ class Positions(nn.Module):
         table = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
         self.register_buffer("table", table.unsqueeze(0))
 
-    def slice(self, offset: Tensor, size: int) -> Tensor:
-        """Gives `size` positions from the scalar `offset` on, for a whole batch: 1 time channel."""
+    def slice(self, offset: int, size: int) -> Tensor:
+        """Gives `size` positions from `offset` on, for a whole batch: 1 time channel."""
+        if isinstance(offset, torch.SymInt):
+            # torch.export has to be told that a value it cannot see stays within the table.
+            torch._check(offset >= 0)
+            torch._check(offset + size <= self.table.size(1))
         return self.table[:, offset : offset + size]
 
     def gather(self, offset: Tensor, size: int) -> Tensor:
@@ -227,7 +238,8 @@ class Conformer(nn.Module):
 
     def embed(self, chunk: Tensor) -> Tensor:
         """Turns features, batch time feature, into the input of the first layer."""
-        return self.subsampling(self.normalization(chunk)) * self.positions.scale
+        subsampled: Tensor = self.subsampling(self.normalization(chunk))
+        return subsampled * self.positions.scale
 
 
 def make_conformer(sizes: Sizes, seed: int = 20) -> Conformer:
@@ -239,6 +251,7 @@ def make_conformer(sizes: Sizes, seed: int = 20) -> Conformer:
             nn.init.uniform_(module.weight, 0.6, 1.4)
             nn.init.normal_(module.bias, std=0.2)
         if isinstance(module, nn.BatchNorm1d):
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     return conformer.eval().requires_grad_(False)

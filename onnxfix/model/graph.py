@@ -383,7 +383,7 @@ class GraphView:
         if known is not None and self._is_provided(known):
             return str(known.name)
         if self.model.ir_version < 4:
-            added = self.add_node("Constant", [], [name], attributes={"value": value}).outputs[0]
+            added = self.add_node("Constant", [], [self.fresh_name(name)], attributes={"value": value}).outputs[0]
         else:
             added = self.fresh_name(name)
             tensor = self._tensor(added)

@@ -68,10 +68,11 @@ def describe(value: onnx.ValueInfoProto, port: Port) -> None:
     if dtype_of(value.type) != port.dtype:
         value.type.tensor_type.elem_type = elem_type_of(port.dtype)
     if dims_of(value.type) != port.dims:
-        _set_dims(value.type.tensor_type, port.dims)
+        set_dims(value.type.tensor_type, port.dims)
 
 
-def _set_dims(tensor: onnx.TypeProto.Tensor, dims: tuple[Dim, ...] | None) -> None:
+def set_dims(tensor: onnx.TypeProto.Tensor, dims: tuple[Dim, ...] | None) -> None:
+    """Writes dims, None for an unknown rank; those that stay the same keep what else the file says of them."""
     if dims is None:
         tensor.ClearField("shape")
         return

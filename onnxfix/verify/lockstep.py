@@ -1,0 +1,232 @@
+"""Source and result side by side, each fed its own state, every output compared at every tick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxfix.convention.plan import Plan
+from onnxfix.convention.signature import Port
+from onnxfix.errors import DriveError, ModelReadError, PlanError, UsageError, VacuousCheck, VerifyError
+from onnxfix.verify.compare import compare
+from onnxfix.verify.drive import Drive
+from onnxfix.verify.dtypes import cast
+from onnxfix.verify.evidence import Witness, observe
+from onnxfix.verify.feed import Feed, Recording, read_recording
+from onnxfix.verify.report import DifferenceError, PortReport, VerifyOptions, VerifyReport
+from onnxfix.verify.session import Session
+from onnxfix.verify.sizes import PROFILES
+from onnxfix.verify.stream import Stream, Tick, next_state
+
+if TYPE_CHECKING:
+    from onnxfix.convention.route import Array
+
+
+def verify(source: Path, result: Path, plan: Plan, options: VerifyOptions | None = None) -> VerifyReport:
+    """Drives two models in lock step and compares all that they put out, to the bit.
+
+    At tick 0 the source gets a state of random values and the result the same through the plan; after that each gets
+    its own. Then each part of the source's state is disturbed on its own, to see whether it has a say at all.
+
+    Args:
+        source: The model that is trusted.
+        result: The model that the plan should have made of it.
+        plan: The conversion.
+        options: How to drive them.
+
+    Raises:
+        DifferenceError: An output or a state differs.
+        VerifyError: The result has other ports than the plan says, or onnxruntime rejects what the source takes.
+        DriveError: The source cannot be driven.
+        VacuousCheck: Nothing was compared, or nothing of the state shows in the outputs.
+        UsageError: The options name ports that do not exist, or the file of inputs does not fit.
+        ModelReadError: A file is missing or no model.
+    """
+    options = options or VerifyOptions()
+    started = time.perf_counter()
+    if options.ticks < 1:
+        raise VacuousCheck("no tick was driven, so nothing is proven", hint="--ticks 1 at least")
+    original = Session(source)
+    drive, notes = _find_drive(original, plan, options)
+    converted = _open_result(result, plan)
+    witness = Witness(original, drive, Stream(original, drive, drive.start()), [], [])
+    ports = _compare_ticks(witness, converted, plan, options, started, notes)
+    del converted
+    report = VerifyReport(options.ticks, ports, drive.fed, (), (), (*notes, *_remarks(drive, ports, witness)), 0.0)
+    if not report.values:
+        raise VacuousCheck("no value was compared: every output is empty or NaN", hint="--inputs FILE.npz, or --feed")
+    shown, hidden = observe(witness, options.ticks)
+    if not shown:
+        raise _vacuous(witness, hidden)
+    return replace(report, observable=shown, not_observable=hidden, seconds=time.perf_counter() - started)
+
+
+def _find_drive(original: Session, plan: Plan, options: VerifyOptions) -> tuple[Drive, tuple[str, ...]]:
+    """Returns the first way to drive the source that it accepts, and what there is to say of it."""
+    ports = plan.binding.signature.inputs
+    for name in options.feeds:
+        if name not in {port.name for port in ports}:
+            hint = f"the inputs are {', '.join(port.name for port in ports)}"
+            raise UsageError(f"no input is called `{name}`", where="--feed", hint=hint)
+    feeds = {name: Feed.parse(name, text) for name, text in options.feeds.items()}
+    recording = Recording.empty()
+    if options.inputs is not None:
+        states = [tensor.port.name for cache in plan.binding.caches for tensor in cache.past]
+        recording = read_recording(options.inputs, ports, states, options.ticks)
+    first: DriveError | None = None
+    tried = []
+    for profile in PROFILES:
+        drive = Drive(plan, options.sizes, options.seed, feeds, recording, profile)
+        try:
+            state = drive.start()
+            shapes = {name: array.shape for name, array in {**state, **drive.inputs(0, 0, state)}.items()}
+            if shapes in tried:
+                continue
+            tried.append(shapes)
+            tick = Stream(original, drive, state).step()
+            plan.run_past(state), plan.run_present(tick.fetched)
+        except DriveError as error:
+            first = first or error
+            continue
+        except PlanError as error:
+            first = first or DriveError(error.message, where=error.where, hint=error.hint)
+            continue
+        return drive, (f"driven with {profile}: {first.message}",) if first else ()
+    assert first is not None
+    raise first
+
+
+def _open_result(result: Path, plan: Plan) -> Session:
+    try:
+        converted = Session(result)
+    except (DriveError, ModelReadError) as error:
+        raise VerifyError(f"the source can be run, the result not: {error.message}", where=str(result)) from None
+    for kind, wanted, found in (
+        ("inputs", plan.inputs, converted.inputs), ("outputs", plan.outputs, converted.outputs)
+    ):  # fmt: skip
+        if (have := _ports(found)) != (want := _ports(wanted)):
+            odd = next((pair for pair in zip(have, want, strict=False) if pair[0] != pair[1]), None)
+            detail = f"`{odd[0]}` stands where `{odd[1]}` belongs" if odd else f"{len(have)} instead of {len(want)}"
+            raise VerifyError(f"the {kind} of the result are not those of the plan: {detail}", where=str(result))
+    return converted
+
+
+def _ports(ports: Sequence[Port]) -> list[str]:
+    return [f"{port.name} {port.dtype}" for port in ports]
+
+
+def _compare_ticks(
+    witness: Witness, converted: Session, plan: Plan, options: VerifyOptions, started: float, notes: Sequence[str]
+) -> tuple[PortReport, ...]:
+    """Runs all ticks and returns what each output had."""
+    states = set(plan.pairs.values())
+    ports = {port.name: PortReport(port.name, port.name in states, port.dtype, ()) for port in plan.outputs}
+    state: Mapping[str, Array] = {}
+    for number in range(options.ticks):
+        tick = witness.stream.step()
+        witness.see(tick)
+        state = state if number else plan.run_past(tick.state)
+        fetched = _run_result(converted, {**_translated(tick.inputs, plan), **state}, number)
+        for name, expected in _expected(tick, plan).items():
+            ports[name] = _compared(ports[name], expected, fetched[name], number)
+        wrong = [port for port in ports.values() if port.mismatched]
+        if wrong:
+            rows = tuple(ports.values())
+            report = VerifyReport(
+                number + 1, rows, witness.drive.fed, (), (), tuple(notes), time.perf_counter() - started
+            )
+            raise _disagreement(wrong, report)
+        state = next_state(state, plan.pairs, fetched)
+        if options.progress is not None:
+            options.progress(number + 1, options.ticks)
+    return tuple(ports.values())
+
+
+def _run_result(converted: Session, feeds: Mapping[str, Array], number: int) -> dict[str, Array]:
+    try:
+        return converted.run(feeds)
+    except DriveError as error:
+        message = f"the source can be run, the result not: {error.message}"
+        raise VerifyError(message, where=f"{error.where or converted.path}, tick {number}") from None
+
+
+def _translated(inputs: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
+    """Returns the inputs under the names and in the element types of the result."""
+    dtypes = {port.name: port.dtype for port in plan.binding.signature.inputs}
+    return _as_result(inputs, dtypes, plan)
+
+
+def _expected(tick: Tick, plan: Plan) -> dict[str, Array]:
+    """Returns what the result should put out."""
+    states = set(plan.binding.pairs.values())
+    dtypes = {port.name: port.dtype for port in plan.binding.signature.outputs}
+    ordinary = {name: array for name, array in tick.fetched.items() if name not in states}
+    return {**_as_result(ordinary, dtypes, plan), **plan.run_present(tick.fetched)}
+
+
+def _as_result(arrays: Mapping[str, Array], dtypes: Mapping[str, str], plan: Plan) -> dict[str, Array]:
+    translated = {}
+    for name, array in arrays.items():
+        new = plan.renames.get(name, name)
+        translated[new] = cast(array, dtypes[name], plan.casts.get(new, dtypes[name]))
+    return translated
+
+
+def _compared(port: PortReport, expected: Array, actual: Array, number: int) -> PortReport:
+    found = compare(expected, actual, port.dtype)
+    is_first = port.tick is None and found.mismatched > 0
+    return replace(
+        port,
+        shape=tuple(actual.shape),
+        values=port.values + found.values,
+        nans=port.nans + found.nans,
+        mismatched=port.mismatched + found.mismatched,
+        max_abs=max(port.max_abs, found.max_abs),
+        max_rel=max(port.max_rel, found.max_rel),
+        tick=number if is_first else port.tick,
+        worst=found.worst if is_first else port.worst,
+    )
+
+
+def _disagreement(wrong: Sequence[PortReport], report: VerifyReport) -> DifferenceError:
+    port = wrong[0]
+    assert port.worst is not None
+    worst = port.worst
+    if worst.what == "value":
+        place = f"at {list(worst.index)} " if worst.index else ""
+        message = (
+            f"{place}the source has {worst.expected}, the result {worst.actual}; "
+            f"{port.mismatched} values differ, by {port.max_abs:.3g} at most"
+        )
+    else:
+        message = f"the {worst.what} should be {worst.expected} and is {worst.actual}"
+    others = [other.name for other in wrong[1:]]
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        message += f"; so do {shown}" if worst.what == "value" else f"; {shown} differ too"
+    return DifferenceError(message, report, where=f"{port.name}, tick {port.tick}")
+
+
+def _remarks(drive: Drive, ports: Sequence[PortReport], witness: Witness) -> list[str]:
+    remarks = []
+    if drive.guesses:
+        sizes = ", ".join(f"{name} = {size}" for name, size in sorted(drive.guesses.items()))
+        remarks.append(f"sizes that nobody told: {sizes}")
+    remarks += [f"`{port.name}` has {port.nans} NaN on both sides: they prove nothing" for port in ports if port.nans]
+    same = [name for name in witness.outputs[0] if len({digests[name] for digests in witness.outputs}) == 1]
+    if len(witness.outputs) > 1:
+        remarks += [f"the output `{name}` is the same at every tick" for name in same]
+    return remarks
+
+
+def _vacuous(witness: Witness, hidden: Sequence[str]) -> VacuousCheck:
+    hint = "feed it what it was made for: --inputs FILE.npz, or --feed"
+    is_constant = len(witness.outputs) > 1 and all(digests == witness.outputs[0] for digests in witness.outputs)
+    if is_constant:
+        return VacuousCheck("every output is the same at every tick, so nothing is proven", hint=hint)
+    shown = "; ".join(hidden[:4]) + (f"; and {len(hidden) - 4} more" if len(hidden) > 4 else "")
+    message = f"no output depends on the state, so nothing is proven of the conversion ({shown})"
+    return VacuousCheck(message, hint=hint)

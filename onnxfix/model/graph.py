@@ -438,6 +438,7 @@ class GraphView:
         for entry in valued:
             entries.insert(before[id(entry)], entry)
         self._note_inputs(entries)
+        self._types.update({entry.tensor: entry.port for entry in entries})
         self._ports_changed = True
 
     def set_outputs(self, ports: Sequence[Port]) -> None:

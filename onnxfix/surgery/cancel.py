@@ -1,0 +1,252 @@
+"""Cancels what a conversion adds at the boundary against what the graph does with its caches.
+
+Every tensor near the boundary is known as a `View` of the new ports. On the way in, movement nodes that read a cache are
+followed until something else reads their result; that reader gets the smallest expression of the same view. On the way
+out, movement nodes that serve nothing but the old outputs are looked through, and each new output is the smallest
+expression over what they read. `Shape` of a cache is asked of a part that has the same size. What is left without a
+reader is removed.
+
+What is not followed, and keeps its adapter: a cache that a nested graph (`If`, `Loop`) captures, one that an operator
+other than movement reads whole, one whose whole `Shape` is needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxfix.convention.signature import Dim
+from onnxfix.surgery.movement import is_movement, outputs_of
+from onnxfix.surgery.routes import extent_of, leaf
+from onnxfix.surgery.view import Leaf, View, Views
+
+if TYPE_CHECKING:
+    from onnxfix.model.graph import GraphView, Node
+    from onnxfix.surgery.emit import Emitter
+
+
+class Canceller:
+    """Knows tensors of a graph as views of its new ports.
+
+    Attributes:
+        fired: How many nodes of the graph were taken into views, by operator.
+        refused: Why an adapter stays, one sentence each.
+    """
+
+    def __init__(self, graph: GraphView, views: Views, emitter: Emitter) -> None:
+        self.graph = graph
+        self.views = views
+        self.emitter = emitter
+        self.fired: Counter[str] = Counter()
+        self.refused: list[str] = []
+        self._known: dict[str, View] = {}
+        self._absorbed: dict[Node, None] = {}
+
+    @property
+    def absorbed(self) -> list[str]:
+        """The outputs of nodes that were taken into views, and of re-rooted Shapes: dead unless something reads them."""
+        return [name for node in self._absorbed for name in node.outputs if name]
+
+    # The way in
+
+    def follow(self, caches: Mapping[str, View], shown: Mapping[str, str]) -> None:
+        """Replaces the caches, and what is moved out of them, by the smallest expressions of the same content.
+
+        Args:
+            caches: The view of each old cache input, by the name that it has in the graph now.
+            shown: The names that users know them by.
+        """
+        self._known.update(caches)
+        queue = list(caches)
+        while queue:
+            name = queue.pop(0)
+            for node in self.graph.consumers(name):
+                queue += self._absorb(node)
+        for name in list(self._known):
+            self._serve(name, shown)
+
+    def _absorb(self, node: Node) -> list[str]:
+        """Takes a movement node into views; returns the outputs that are now known."""
+        if node in self._absorbed or not is_movement(node):
+            return []
+        whole = node.op_type == "Concat"
+        inputs = [self._known.get(name) if whole or index == 0 else None for index, name in enumerate(node.inputs)]
+        if inputs[0] is None or (whole and None in inputs):
+            return []
+        found = outputs_of(node, inputs, self.graph, self.views)
+        if found is None:
+            return []
+        self._absorbed[node] = None
+        self.fired[node.op_type] += 1
+        fresh = {name: view for name, view in zip(node.outputs, found, strict=True) if name}
+        self._known.update(fresh)
+        return list(fresh)
+
+    def _serve(self, name: str, shown: Mapping[str, str]) -> None:
+        """Gives the readers of a known tensor that are no movement a tensor of the same content."""
+        view = self._known[name]
+        readers = [
+            node
+            for node in self.graph.consumers(name)
+            if node not in self._absorbed and not self._reroot(node, name, view)
+        ]
+        captured = self.graph.capturers(name)
+        if self.graph.is_output(name):
+            self.graph.rename({name: (inner := self.graph.fresh_name(f"{name}_inner"))})
+            self._known[inner] = view
+            self.emitter.tensor(view, name)
+            name = inner
+        if not readers and not captured:
+            return
+        if name in shown:
+            whom = "a nested graph" if captured else ", ".join(sorted({node.op_type for node in readers}))
+            if not isinstance(view, Leaf):
+                self.refused.append(f"{shown[name]} is read whole by {whom}")
+        made = self.emitter.tensor(view)
+        if captured:
+            self.graph.replace_uses(name, made)
+            return
+        for node in readers:
+            for index, one in enumerate(node.inputs):
+                if one == name:
+                    self.graph.set_input(node, index, made)
+
+    # Sizes
+
+    def _reroot(self, shape: Node, name: str, view: View) -> bool:
+        """Lets those who ask for one size of a tensor ask a tensor that is still there; False where that fails."""
+        if shape.op_type != "Shape" or shape.domain not in ("", "ai.onnx"):
+            return False
+        rank = len(view.dims)
+        if shape.integers("start") is not None or "start" in shape.attributes or "end" in shape.attributes:
+            start = slice(shape.integer("start", 0), shape.integer("end", rank)).indices(rank)
+            return self._reroot_range(shape, view, start[0], start[1])
+        asked = self.graph.consumers(shape.outputs[0])
+        if self.graph.capturers(shape.outputs[0]) or self.graph.is_output(shape.outputs[0]) or not asked:
+            return False
+        places = {node: self._asked_axis(node, shape.outputs[0], rank) for node in asked}
+        found = {node: self._place(view, axis) for node, axis in places.items()}
+        if any(place is None for place in found.values()):
+            return False
+        for node, place in found.items():
+            assert place is not None
+            index = self.graph.constant(node.inputs[1])
+            assert index is not None
+            self.graph.set_input(node, 0, self._shape_of(place[0]))
+            if int(index.reshape(-1)[0]) != place[1]:
+                fresh = np.full(index.shape, place[1], index.dtype)
+                self.graph.set_input(node, 1, self.graph.add_constant(fresh, "onnxfix_axis"))
+        self._absorbed[shape] = None
+        self.fired["Shape"] += 1
+        return True
+
+    def _asked_axis(self, node: Node, shape: str, rank: int) -> int | None:
+        """Returns which axis a Gather takes of a shape; None for other nodes or several axes."""
+        if node.op_type != "Gather" or node.inputs[0] != shape:
+            return None
+        index = self.graph.constant(node.inputs[1])
+        return int(index.reshape(-1)[0]) % rank if index is not None and index.size == 1 else None
+
+    def _place(self, view: View, axis: int | None) -> tuple[str, int] | None:
+        """Returns the existing tensor and its axis that have the size of `view` along `axis`."""
+        size = None if axis is None else view.dims[axis]
+        place = extent_of(size) if isinstance(size, str) else None
+        return place if place is not None and self.graph.has_value(place[0]) else None
+
+    def _shape_of(self, name: str) -> str:
+        """Returns the whole shape of a tensor, from one node for all who ask."""
+        for node in self.graph.consumers(name):
+            if node.op_type == "Shape" and not node.attributes:
+                return node.outputs[0]
+        return self.graph.add_node("Shape", [name], name="onnxfix_Shape").outputs[0]
+
+    def _reroot_range(self, shape: Node, view: View, start: int, stop: int) -> bool:
+        """Opset 15: a Shape that yields one size only."""
+        place = self._place(view, start) if stop - start == 1 else None
+        if place is None:
+            return False
+        made = self.graph.add_node(
+            "Shape", [place[0]], attributes={"start": place[1], "end": place[1] + 1}, name="onnxfix_Shape"
+        )
+        self.graph.replace_uses(shape.outputs[0], made.outputs[0])
+        self._absorbed[shape] = None
+        self.fired["Shape"] += 1
+        return True
+
+    # The way out
+
+    def look_through(self, outputs: Mapping[str, View]) -> dict[str, View]:
+        """Returns the view of each old output over what stays in the graph anyway.
+
+        Args:
+            outputs: The old outputs as leaves, by the name that they have in the graph now.
+        """
+        dying = self._dying(outputs)
+        found: dict[str, View] = {}
+        for node in dying:
+            inputs = [
+                self._seen(name, found) if node.op_type == "Concat" or index == 0 else None
+                for index, name in enumerate(node.inputs)
+            ]
+            made = (
+                None if any(view is None for view in inputs[:1]) else outputs_of(node, inputs, self.graph, self.views)
+            )
+            for name, view in zip(node.outputs, made or [], strict=False):
+                found[name] = view
+            self.fired[node.op_type] += made is not None
+        return {name: found.get(name) or self._known.get(name) or view for name, view in outputs.items()}
+
+    def _seen(self, name: str, found: Mapping[str, View]) -> View | None:
+        if name in found or name in self._known:
+            return found.get(name) or self._known[name]
+        dims = self._dims(name)
+        return None if dims is None else leaf(name, dims, self.views)
+
+    def _dims(self, name: str) -> tuple[Dim, ...] | None:
+        """Returns the dims of a tensor, for a concatenation also from its parts: inference gives up where one is unknown."""
+        dims = self.graph.dims_of(name)
+        node = self.graph.producer(name)
+        if node is None or node.op_type != "Concat":
+            return dims
+        rows = [row for row in (dims, *map(self._declared, node.inputs)) if row is not None]
+        if not rows:
+            return None
+        axis = node.integer("axis", 0) % len(rows[0])
+        merged = [
+            next((row[place] for row in rows if isinstance(row[place], int)), None) for place in range(len(rows[0]))
+        ]
+        merged[axis] = None if dims is None else dims[axis]
+        return tuple(merged)
+
+    def _declared(self, name: str) -> tuple[Dim, ...] | None:
+        """Returns the dims of a tensor that was emitted, or as the graph has them."""
+        made = self.emitter.made.get(name)
+        return self.graph.dims_of(name) if made is None else made.dims
+
+    def _dying(self, outputs: Mapping[str, View]) -> list[Node]:
+        """Returns the movement nodes that serve nothing but the old outputs, producers first."""
+        dying: dict[Node, None] = {}
+        queue = [node for name in outputs if (node := self.graph.producer(name)) is not None]
+        while queue:
+            node = queue.pop(0)
+            if (
+                node in dying
+                or node in self._absorbed
+                or not is_movement(node)
+                or not self._serves_only(node, outputs, dying)
+            ):
+                continue
+            dying[node] = None
+            queue += [one for name in node.inputs if (one := self.graph.producer(name)) is not None]
+        return list(reversed(dying))
+
+    def _serves_only(self, node: Node, outputs: Mapping[str, View], dying: Mapping[Node, None]) -> bool:
+        for name in node.outputs:
+            if self.graph.is_output(name) and name not in outputs:
+                return False
+            if self.graph.capturers(name) or any(reader not in dying for reader in self.graph.consumers(name)):
+                return False
+        return True

@@ -1,0 +1,210 @@
+"""Reads nodes as data movement: what a Slice, Split, Gather, ... of the graph is, as a view of its input.
+
+A node that is more than movement, or whose parameters are not known before run time, is none: these functions return
+None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from onnxfix.surgery.view import Bound, Size, View, Views
+
+if TYPE_CHECKING:
+    from onnxfix.model.graph import GraphView, Node
+
+
+def outputs_of(node: Node, inputs: Sequence[View | None], graph: GraphView, views: Views) -> list[View] | None:
+    """Returns the views of a node's outputs.
+
+    Args:
+        node: The node.
+        inputs: The view of each input; None for an input that is no movement (a parameter).
+        graph: The graph, for constants.
+        views: Where views are made.
+    """
+    read = _READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if read is None or inputs[0] is None or not node.outputs:
+        return None
+    return read(_Reading(node, graph, views), [view for view in inputs if view is not None])
+
+
+def is_movement(node: Node) -> bool:
+    """Whether the operator is one that moves data, whatever its parameters."""
+    return node.op_type in _READERS and node.domain in ("", "ai.onnx")
+
+
+class _Reading:
+    """A node's parameters, from attributes or constant inputs, whichever its opset has."""
+
+    def __init__(self, node: Node, graph: GraphView, views: Views) -> None:
+        self.node = node
+        self.graph = graph
+        self.views = views
+
+    def name(self, index: int) -> str:
+        return self.node.inputs[index] if index < len(self.node.inputs) else ""
+
+    def has(self, index: int) -> bool:
+        return bool(self.name(index))
+
+    def numbers(self, index: int) -> tuple[int, ...] | None:
+        """A 1-D constant input."""
+        value = self.graph.constant(self.name(index)) if self.has(index) else None
+        return None if value is None or value.ndim > 1 else tuple(int(number) for number in value.reshape(-1))
+
+    def parameter(self, index: int, attribute: str) -> tuple[int, ...] | None:
+        """A list that is an input in newer opsets and an attribute in older ones."""
+        return self.numbers(index) if self.has(index) else self.node.integers(attribute)
+
+    def axis(self, default: int, rank: int) -> int:
+        axis = self.node.integer("axis", default)
+        return axis + rank if axis < 0 else axis
+
+
+def _identity(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    return [inputs[0]]
+
+
+def _slice(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    """Slice, opset 10 and newer. Bounds may be run-time values where one axis is cut."""
+    view = inputs[0]
+    if not reading.has(1):
+        return None
+    steps = reading.numbers(4) if reading.has(4) else None
+    starts, stops = _bounds(reading, 1), _bounds(reading, 2)
+    if starts is None or stops is None or len(starts) != len(stops) or (reading.has(4) and steps is None):
+        return None
+    axes = reading.numbers(3) if reading.has(3) else tuple(range(len(starts)))
+    steps = steps or (1,) * len(starts)
+    if axes is None or len(axes) != len(starts) or len(steps) != len(starts) or min(steps, default=1) < 1:
+        return None
+    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
+        view = reading.views.slice(view, axis % len(view.dims), start, stop, step)
+    return [view]
+
+
+def _bounds(reading: _Reading, index: int) -> tuple[Bound, ...] | None:
+    numbers = reading.numbers(index)
+    if numbers is not None:
+        return numbers
+    return (reading.name(index),) if reading.graph.dims_of(reading.name(index)) == (1,) else None
+
+
+def _split(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    view = inputs[0]
+    axis = reading.axis(0, len(view.dims))
+    sizes = reading.parameter(1, "split")
+    count = len(reading.node.outputs)
+    if reading.has(1) and sizes is None:
+        return None
+    if sizes is None:
+        size = view.dims[axis]
+        if not isinstance(size, int):
+            return None
+        # Opset 18: the last part is smaller where the size does not divide.
+        part = -(-size // count)
+        sizes = tuple(max(0, min(part, size - part * index)) for index in range(count))
+    begins = [sum(sizes[:index]) for index in range(count)]
+    return [reading.views.slice(view, axis, begin, begin + size) for begin, size in zip(begins, sizes, strict=True)]
+
+
+def _gather(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    view = inputs[0]
+    axis = reading.axis(0, len(view.dims))
+    size = view.dims[axis]
+    value = reading.graph.constant(reading.name(1))
+    if value is None or value.ndim > 1 or not isinstance(size, int) or value.size == 0:
+        return None
+    indices = [int(index) + (size if index < 0 else 0) for index in value.reshape(-1)]
+    if not all(0 <= index < size for index in indices):
+        return None
+    if value.ndim == 0:
+        return [reading.views.pick(view, axis, indices[0])]
+    parts = [reading.views.slice(view, axis, index, index + 1) for index in indices]
+    return [reading.views.join(parts, axis)]
+
+
+def _squeeze(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    view = inputs[0]
+    axes = reading.parameter(1, "axes")
+    if axes is None:
+        if reading.has(1) or not all(isinstance(size, int) for size in view.dims):
+            return None
+        axes = tuple(index for index, size in enumerate(view.dims) if size == 1)
+    axes = tuple(axis % len(view.dims) for axis in axes)
+    if any(view.dims[axis] != 1 for axis in axes):
+        return None
+    return [reading.views.squeeze(view, axes)]
+
+
+def _unsqueeze(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    axes = reading.parameter(1, "axes")
+    if axes is None:
+        return None
+    rank = len(inputs[0].dims) + len(axes)
+    return [reading.views.unsqueeze(inputs[0], [axis % rank for axis in axes])]
+
+
+def _transpose(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    rank = len(inputs[0].dims)
+    return [reading.views.transpose(inputs[0], reading.node.integers("perm") or tuple(reversed(range(rank))))]
+
+
+def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    view = inputs[0]
+    wanted = reading.numbers(1)
+    if wanted is None or (0 in wanted and reading.node.integer("allowzero", 0)):
+        return None
+    shape: list[Size] = []
+    for index, size in enumerate(wanted):
+        if size == 0 and index >= len(view.dims):
+            return None
+        shape.append(view.dims[index] if size == 0 else size)
+    if -1 in shape:
+        open_size = _open_size(view.dims, [size for size in shape if size != -1])
+        if open_size is None:
+            return None
+        shape = [open_size if size == -1 else size for size in shape]
+    moved = reading.views.reshape(view, shape)
+    return None if moved is None else [moved]
+
+
+def _open_size(dims: Sequence[Size], shape: Sequence[Size]) -> Size | None:
+    """Returns the size that -1 stands for: what is left of the input's dims."""
+    left = [size for size in dims if isinstance(size, str)]
+    for size in shape:
+        if isinstance(size, str):
+            if size not in left:
+                return None
+            left.remove(size)
+    known, wanted = 1, 1
+    for size in dims:
+        known *= size if isinstance(size, int) else 1
+    for size in shape:
+        wanted *= size if isinstance(size, int) else 1
+    if wanted == 0 or known % wanted:
+        return None
+    if not left:
+        return known // wanted
+    return left[0] if len(left) == 1 and known == wanted else None
+
+
+def _concat(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    if len(inputs) != len(reading.node.inputs):
+        return None
+    return [reading.views.join(inputs, reading.axis(0, len(inputs[0].dims)))]
+
+
+_READERS: dict[str, Callable[[_Reading, list[View]], list[View] | None]] = {
+    "Concat": _concat,
+    "Gather": _gather,
+    "Identity": _identity,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}

@@ -1,0 +1,179 @@
+"""Carries a plan out on a graph: new ports, the nodes between them and the old caches, and nothing that is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxfix.convention.plan import Plan
+from onnxfix.convention.route import Route
+from onnxfix.errors import RewriteError
+from onnxfix.model.graph import GraphView
+from onnxfix.model.model import Model
+from onnxfix.model.ports import elem_type_of
+from onnxfix.surgery.cancel import Canceller
+from onnxfix.surgery.emit import Counter, Emitter
+from onnxfix.surgery.routes import leaf, leaves_of, route_views
+from onnxfix.surgery.view import Leaf, View, Views
+
+
+@dataclass(frozen=True)
+class SurgeryReport:
+    """What was done to a graph.
+
+    Attributes:
+        nodes_before: The nodes of the main graph before.
+        nodes_adapters: How many there would be with adapters at the boundary and nothing cancelled.
+        nodes_after: The nodes of the main graph now.
+        fired: Nodes of the graph that were cancelled or re-rooted, by operator.
+        refused: Why an adapter stays, one sentence each.
+    """
+
+    nodes_before: int
+    nodes_adapters: int
+    nodes_after: int
+    fired: Mapping[str, int]
+    refused: tuple[str, ...]
+
+
+def rewrite(model: Model, plan: Plan, *, cancel: bool = True) -> SurgeryReport:
+    """Changes the boundary of a model as planned.
+
+    Args:
+        model: The model; its proto is changed in place.
+        plan: What to change. It was made for the ports that the model has.
+        cancel: Whether to cancel adapters against the graph.
+
+    Raises:
+        RewriteError: A new name is taken inside the graph, or an operator is missing in the model's opset. The model
+            must not be used then.
+    """
+    graph = GraphView(model)
+    graph.infer_shapes()
+    surgery = _Surgery(graph, plan)
+    surgery.rename()
+    return surgery.run(cancel)
+
+
+class _Surgery:
+    def __init__(self, graph: GraphView, plan: Plan) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.views = Views()
+        self.before = len(graph.nodes)
+        self.past = [cache.past for cache in plan.caches if not cache.past.is_rename]
+        self.present = [cache.present for cache in plan.caches if cache.present and not cache.present.is_rename]
+        # Old port name -> the name that the value has inside the graph from now on.
+        self.inner: dict[str, str] = {}
+        self.casts: dict[str, str] = {}
+
+    def rename(self) -> None:
+        """Gives ports their new names and those that change an inner one, all at once: names may trade places."""
+        names = dict(self.plan.renames)
+        for cache in self.plan.caches:
+            for route in cache.routes:
+                names |= route.renames if route.is_rename else {}
+        for route in (*self.past, *self.present):
+            for block in route.source:
+                self.inner[block.name] = self.graph.fresh_name(f"{block.name}_inner")
+        old_names = {new: old for old, new in names.items()}
+        for name in self.plan.casts:
+            inner = self.graph.fresh_name(f"{name}_inner")
+            self.inner[old_names.get(name, name)] = self.casts[name] = inner
+        added = {block.name for route in (*self.past, *self.present) for block in route.target}
+        self._require_free(added | set(names.values()), gone={*names, *self.inner})
+        self.graph.rename({**names, **self.inner})
+
+    def _require_free(self, names: set[str], gone: set[str]) -> None:
+        """A new port must not bear the name of something that stays: the graph would change its meaning."""
+        for name in sorted(names - gone):
+            if self.graph.has_value(name):
+                hint = f"give the port another name: --rename {name}=NAME"
+                raise RewriteError(
+                    "the new port would take the name of a value inside the graph", where=name, hint=hint
+                )
+
+    def run(self, cancel: bool) -> SurgeryReport:
+        types = {name: port.dtype for name in self.casts.values() if (port := self.graph.type_of(name)) is not None}
+        self.graph.set_inputs(self.plan.inputs)
+        caches = self._past_views()
+        outputs = {name: self._leaf(name) for route in self.present for name in self._inner_names(route)}
+        adapters = self._count_adapters(caches, outputs)
+        emitter = Emitter(self.graph)
+        canceller = Canceller(self.graph, self.views, emitter)
+        shown = {inner: old for old, inner in self.inner.items()}
+        if cancel:
+            canceller.follow(caches, shown)
+            outputs = canceller.look_through(outputs)
+        else:
+            for name, view in caches.items():
+                self.graph.replace_uses(name, emitter.tensor(view))
+        self._make_outputs(self._present_views(outputs), emitter)
+        self._add_casts(types)
+        self.graph.set_outputs(self.plan.outputs)
+        self.graph.remove_dead([*self.inner.values(), *canceller.absorbed])
+        self.graph.commit()
+        return SurgeryReport(
+            self.before,
+            adapters,
+            len(self.graph.nodes),
+            dict(sorted(canceller.fired.items())),
+            tuple(canceller.refused),
+        )
+
+    def _inner_names(self, route: Route) -> list[str]:
+        return [self.inner[block.name] for block in route.source]
+
+    def _leaf(self, name: str) -> View:
+        return leaf(name, self.graph.dims_of(name) or (), self.views)
+
+    def _past_views(self) -> dict[str, View]:
+        """Returns the old cache inputs as views of the new ones, by the inner names of the old."""
+        found: dict[str, View] = {}
+        for route in self.past:
+            made = route_views(route.inverse(), leaves_of(route.target, self.views), self.views)
+            found |= {self.inner[name]: view for name, view in made.items()}
+        return found
+
+    def _present_views(self, outputs: Mapping[str, View]) -> dict[str, View]:
+        """Returns the new outputs as views, given the old ones as views."""
+        found: dict[str, View] = {}
+        for route in self.present:
+            leaves = {block.name: outputs[self.inner[block.name]] for block in route.source}
+            found |= route_views(route, leaves, self.views)
+        return found
+
+    def _count_adapters(self, caches: Mapping[str, View], outputs: Mapping[str, View]) -> int:
+        counter = Counter(self.graph.opset)
+        emitter = Emitter(counter)
+        for view in caches.values():
+            emitter.tensor(view)
+        for name, view in self._present_views(outputs).items():
+            emitter.tensor(view, name)
+        return self.before + counter.nodes + len(self.plan.casts)
+
+    def _make_outputs(self, outputs: Mapping[str, View], emitter: Emitter) -> None:
+        """Gives every new output its name: to the node that makes it, to the value that it is, or to an Identity."""
+        renamed: dict[str, str] = {}
+        ports = {port.name for port in (*self.plan.inputs, *self.graph.outputs)} - set(self.inner.values())
+        for name, view in outputs.items():
+            if (
+                isinstance(view, Leaf)
+                and view.name not in ports
+                and view.name not in renamed
+                and self.graph.producer(view.name)
+            ):
+                renamed[view.name] = name
+            else:
+                emitter.tensor(view, name)
+        self.graph.rename(renamed)
+
+    def _add_casts(self, types: Mapping[str, str]) -> None:
+        """Puts a Cast behind inputs and before outputs that get another element type."""
+        inputs = {port.name for port in self.plan.inputs}
+        for name, dtype in self.plan.casts.items():
+            inner = self.casts[name]
+            source, target, wanted = (name, inner, types[inner]) if name in inputs else (inner, name, dtype)
+            self.graph.add_node(
+                "Cast", [source], [target], attributes={"to": elem_type_of(wanted)}, name="onnxfix_Cast"
+            )

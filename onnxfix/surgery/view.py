@@ -1,0 +1,522 @@
+"""The algebra of data movement: what a tensor is, as slices, concatenations and rearrangements of other tensors.
+
+A `View` says of a tensor which elements of which existing tensors (leaves) it holds, and in which order. Views are
+built through the constructors of `Views`, which apply identities as they build, so that equal movement has one form:
+
+1.  A slice of a slice is one slice; slices of different axes have a fixed order, those with known bounds inside.
+2.  A slice of a concatenation on the same axis is the parts that it covers.
+3.  A slice of a concatenation on another axis is the concatenation of slices, where that saves something.
+4.  A slice of a rearrangement is a rearrangement of a slice, where the slice falls on whole axes.
+5.  A rearrangement of a rearrangement is one rearrangement.
+6.  A rearrangement of a concatenation is a concatenation of rearrangements, where that saves something, and the other
+    way round where all parts are rearranged alike.
+7.  Concatenated neighbouring slices of one tensor are one slice.
+8.  Parts that are cut alike along another axis (a window over time) are concatenated first and cut once, where the
+    concatenation extends an axis that the parts have.
+
+Views are interned: two views of one `Views` are equal exactly if they are the same object.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Size: TypeAlias = int | str
+"""A size; or a token for one that is known at run time only. Equal tokens are equal sizes."""
+Bound: TypeAlias = int | str
+"""Where a slice begins or ends: a number, or the name of a 1-D tensor with one element."""
+END = 2**63 - 1
+
+
+@dataclass(eq=False, frozen=True)
+class View:
+    """A tensor as movement of others; made by `Views` only.
+
+    Attributes:
+        dims: The size of each dim.
+    """
+
+    dims: tuple[Size, ...]
+
+    @property
+    def sources(self) -> tuple[View, ...]:
+        """The views that this one is made of."""
+        return ()
+
+
+@dataclass(eq=False, frozen=True)
+class Leaf(View):
+    """A tensor that exists, under its name."""
+
+    name: str
+
+
+@dataclass(eq=False, frozen=True)
+class Slice(View):
+    """A part of `of` along one axis, as ONNX's Slice takes it.
+
+    Attributes:
+        is_static: Whether the bounds are numbers that were resolved against a known size.
+    """
+
+    of: View
+    axis: int
+    start: Bound
+    stop: Bound
+    step: int
+    is_static: bool
+
+    @property
+    def sources(self) -> tuple[View, ...]:
+        """The view that this one is made of."""
+        return (self.of,)
+
+
+@dataclass(eq=False, frozen=True)
+class Join(View):
+    """Parts concatenated along one axis."""
+
+    parts: tuple[View, ...]
+    axis: int
+
+    @property
+    def sources(self) -> tuple[View, ...]:
+        """The parts."""
+        return self.parts
+
+
+@dataclass(eq=False, frozen=True)
+class Move(View):
+    """`of`, reshaped to atoms, transposed, and reshaped again; unit dims come and go.
+
+    Attributes:
+        atoms: For each dim of `of`, the sizes that it is divided into; none for a dim of size 1.
+        groups: For each dim of the result, the atoms (counted through) that it is made of; none for a unit dim.
+    """
+
+    of: View
+    atoms: tuple[tuple[Size, ...], ...]
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def sources(self) -> tuple[View, ...]:
+        """The view that this one is made of."""
+        return (self.of,)
+
+
+Pattern: TypeAlias = tuple[tuple[tuple[Size, ...], ...], tuple[tuple[int, ...], ...]]
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    """Returns the product of sizes; a token where one is not known."""
+    sizes = [size for size in sizes if size != 1]
+    known = math.prod(size for size in sizes if isinstance(size, int))
+    tokens = [size for size in sizes if isinstance(size, str)]
+    if not tokens or known == 0:
+        return known
+    return "*".join([*([str(known)] if known != 1 else []), *tokens])
+
+
+def refine(one: Sequence[Size], other: Sequence[Size]) -> list[tuple[Size, int, int]] | None:
+    """Divides two factorizations of the same size into common factors.
+
+    >>> refine((4, 6), (8, 3))
+    [(4, 0, 0), (2, 1, 0), (3, 1, 1)]
+
+    Returns:
+        Factors from slow to fast, each with the position of the entry of `one` and of `other` that it is a part of;
+        None where there are no common factors.
+    """
+    factors: list[tuple[Size, int, int]] = []
+    left = [(index, size) for index, size in enumerate(one) if size != 1]
+    right = [(index, size) for index, size in enumerate(other) if size != 1]
+    while left and right:
+        (i, a), (j, b) = left[0], right[0]
+        if a == b:
+            factors.append((a, i, j))
+            left, right = left[1:], right[1:]
+        elif isinstance(a, int) and isinstance(b, int) and a and b and (a % b == 0 or b % a == 0):
+            factor = min(a, b)
+            factors.append((factor, i, j))
+            left = [(i, a // factor), *left[1:]] if a > factor else left[1:]
+            right = [(j, b // factor), *right[1:]] if b > factor else right[1:]
+        else:
+            return None
+    return None if left or right else factors
+
+
+@dataclass
+class Views:
+    """Builds views, applies the identities, and keeps one object per view."""
+
+    _known: dict[tuple[object, ...], View] = field(default_factory=dict)
+
+    # Constructors ----------------------------------------------------------------------------------------------------
+
+    def leaf(self, name: str, dims: Sequence[Size]) -> View:
+        """Returns the view of an existing tensor."""
+        return self._known.setdefault(("leaf", name), Leaf(tuple(dims), name))
+
+    def slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int = 1) -> View:
+        """Returns `of[start:stop:step]` along one axis; numbers may be negative or out of range, as in ONNX."""
+        size = of.dims[axis]
+        if isinstance(start, int) and isinstance(stop, int):
+            if isinstance(size, int):
+                start, stop, _ = slice(start, stop, step).indices(size)
+                stop = max(start, stop)
+                if (start, stop, step) == (0, size, 1):
+                    return of
+                return self._static_slice(
+                    of, axis, start, start + len(range(start, stop, step)) * step - step + 1, step
+                )
+            if start == 0 and stop >= END // 2 and step == 1:
+                return of
+        return self._loose_slice(of, axis, start, stop, step)
+
+    def pick(self, of: View, axis: int, index: int) -> View:
+        """Returns `of[index]` along one axis, without that axis."""
+        return self.squeeze(self.slice(of, axis, index, index + 1), (axis,))
+
+    def join(self, parts: Sequence[View], axis: int) -> View:
+        """Returns the parts concatenated along one axis."""
+        flat: list[View] = []
+        for part in parts:
+            flat += part.parts if isinstance(part, Join) and part.axis == axis else (part,)
+        flat = self._merge_neighbours(flat, axis)
+        if len(flat) == 1:
+            return flat[0]
+        return self._hoist_moves(flat, axis) or self._hoist_window(flat, axis) or self._join(flat, axis)
+
+    def transpose(self, of: View, order: Sequence[int]) -> View:
+        """Returns `of` with its dims in another order."""
+        atoms = tuple((size,) for size in of.dims)
+        return self.move(of, atoms, tuple((index,) for index in order))
+
+    def squeeze(self, of: View, axes: Iterable[int]) -> View:
+        """Returns `of` without some dims of size 1."""
+        gone = set(axes)
+        atoms = tuple((size,) for size in of.dims)
+        return self.move(of, atoms, tuple((index,) for index in range(len(of.dims)) if index not in gone))
+
+    def unsqueeze(self, of: View, axes: Iterable[int]) -> View:
+        """Returns `of` with dims of size 1 at `axes`, which count in the result."""
+        added = set(axes)
+        inner = iter(range(len(of.dims)))
+        groups = tuple(() if index in added else (next(inner),) for index in range(len(of.dims) + len(added)))
+        return self.move(of, tuple((size,) for size in of.dims), groups)
+
+    def reshape(self, of: View, shape: Sequence[Size]) -> View | None:
+        """Returns `of` in another shape; None where the dims cannot be matched to each other."""
+        factors = refine(of.dims, shape)
+        if factors is None:
+            return None
+        atoms: list[list[Size]] = [[] for _ in of.dims]
+        groups: list[list[int]] = [[] for _ in shape]
+        for index, (size, source, target) in enumerate(factors):
+            atoms[source].append(size)
+            groups[target].append(index)
+        return self.move(of, tuple(map(tuple, atoms)), tuple(map(tuple, groups)))
+
+    def move(self, of: View, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]) -> View:
+        """Returns `of` rearranged; see `Move`."""
+        if isinstance(of, Move) and (composed := _compose(of, atoms, groups)) is not None:
+            return self.move(of.of, *composed)
+        atoms, groups = _normal(of.dims, atoms, groups)
+        if _is_identity(atoms, groups):
+            return of
+        if isinstance(of, Join) and (spread := self._spread_move(of, atoms, groups)) is not None:
+            return spread
+        dims = _moved_dims(atoms, groups)
+        return self._known.setdefault(("move", id(of), atoms, groups), Move(dims, of, atoms, groups))
+
+    # Slices ----------------------------------------------------------------------------------------------------------
+
+    def _static_slice(self, of: View, axis: int, start: int, stop: int, step: int) -> View:
+        """Applies identities 1 to 4; bounds are resolved, and `stop` is one past the last element taken."""
+        if isinstance(of, Slice):
+            if of.axis == axis and of.is_static and isinstance(of.start, int):
+                first = of.start + start * of.step
+                last = of.start + (stop - 1) * of.step + 1 if stop > start else first
+                return self.slice(of.of, axis, first, last, of.step * step)
+            if of.axis != axis:
+                inner = self.slice(of.of, axis, start, stop, step)
+                is_plain = isinstance(inner, Slice) and inner.of is of.of
+                if not is_plain or not of.is_static or of.axis > axis:
+                    return self.slice(inner, of.axis, of.start, of.stop, of.step)
+        if isinstance(of, Join):
+            found = self._slice_join(of, axis, start, stop, step)
+            if found is not None:
+                return found
+        if isinstance(of, Move):
+            found = self._slice_move(of, axis, start, stop, step)
+            if found is not None:
+                return found
+        length = len(range(start, stop, step))
+        return self._slice(of, axis, start, stop, step, length, True)
+
+    def _loose_slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int) -> View:
+        if isinstance(of, Slice) and of.axis > axis and not of.is_static:
+            return self.slice(self.slice(of.of, axis, start, stop, step), of.axis, of.start, of.stop, of.step)
+        if isinstance(of, Move) and len(of.groups[axis]) == 1:
+            place = _dim_of_atom(of.atoms, of.groups[axis][0])
+            if len(of.atoms[place]) == 1:
+                inner = self.slice(of.of, place, start, stop, step)
+                return self._remove(of, inner, place, 0, inner.dims[place])
+        token = f"slice({of.dims[axis]},{start},{stop},{step})"
+        return self._slice(of, axis, start, stop, step, token, False)
+
+    def _slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int, size: Size, static: bool) -> View:
+        dims = (*of.dims[:axis], size, *of.dims[axis + 1 :])
+        key = ("slice", id(of), axis, start, stop, step)
+        return self._known.setdefault(key, Slice(dims, of, axis, start, stop, step, static))
+
+    def _slice_join(self, of: Join, axis: int, start: int, stop: int, step: int) -> View | None:
+        if axis != of.axis:
+            parts = [self.slice(part, axis, start, stop, step) for part in of.parts]
+            plain = sum(isinstance(new, Slice) and new.of is old for new, old in zip(parts, of.parts, strict=True))
+            return self.join(parts, of.axis) if plain <= 1 else None
+        pieces = []
+        begin = 0
+        for part in of.parts:
+            size = part.dims[axis]
+            if not isinstance(size, int):
+                return None
+            low, high = max(start, begin), min(stop, begin + size)
+            if low < high:
+                low += (start - low) % step
+                if low < high:
+                    pieces.append(self.slice(part, axis, low - begin, high - begin, step))
+            begin += size
+        return self.join(pieces, axis) if pieces else None
+
+    def _slice_move(self, of: Move, axis: int, start: int, stop: int, step: int) -> View | None:
+        """Identity 4: finds the axis of the inner tensor that the slice falls on."""
+        group = of.groups[axis]
+        if not group or stop <= start:
+            return None
+        flat = [size for sizes in of.atoms for size in sizes]
+        fast = product(flat[index] for index in group[1:])
+        if not isinstance(fast, int):
+            return None
+        if len(group) > 1 and start // fast == (stop - 1) // fast and stop - start < fast:
+            whole = start // fast * fast
+            one = self.slice(of, axis, whole, whole + fast)
+            if isinstance(one, Slice) and one.of is of:
+                return None
+            return self.slice(one, axis, start - whole, stop - whole, step)
+        if (fast > 1 and step != 1) or start % fast or stop % fast:
+            return None
+        return self._slice_atom(of, group[0], start // fast, stop // fast, step)
+
+    def _slice_atom(self, of: Move, atom: int, start: int, stop: int, step: int) -> View | None:
+        """Slices one atom of a rearrangement, which must be the slow or the fast end of an inner dim."""
+        place = _dim_of_atom(of.atoms, atom)
+        sizes = of.atoms[place]
+        position = atom - sum(len(one) for one in of.atoms[:place])
+        fast = product(sizes[position + 1 :])
+        length = len(range(start, stop, step))
+        if position == 0 and isinstance(fast, int) and (fast == 1 or step == 1):
+            inner = self.slice(of.of, place, start * fast, (stop - 1) * fast + fast, step)
+        elif position == len(sizes) - 1 and length == 1 and isinstance(sizes[-1], int):
+            inner = self.slice(of.of, place, start, END, sizes[-1])
+        else:
+            return None
+        return self._remove(of, inner, place, position, length)
+
+    def _remove(self, of: Move, inner: View, place: int, position: int, size: Size) -> View:
+        """Returns the rearrangement `of` of a sliced tensor, in which one atom has another size."""
+        sizes = of.atoms[place]
+        atoms = (*of.atoms[:place], (*sizes[:position], size, *sizes[position + 1 :]), *of.atoms[place + 1 :])
+        return self.move(inner, atoms, of.groups)
+
+    # Concatenations --------------------------------------------------------------------------------------------------
+
+    def _join(self, parts: Sequence[View], axis: int) -> View:
+        sizes = [part.dims[axis] for part in parts]
+        known = [size for size in sizes if isinstance(size, int)]
+        total: Size = sum(known) if len(known) == len(sizes) else f"sum({','.join(map(str, sizes))})"
+        dims = (*parts[0].dims[:axis], total, *parts[0].dims[axis + 1 :])
+        key = ("join", tuple(map(id, parts)), axis)
+        return self._known.setdefault(key, Join(dims, tuple(parts), axis))
+
+    def _merge_neighbours(self, parts: Sequence[View], axis: int) -> list[View]:
+        """Identity 7."""
+        merged: list[View] = []
+        for part in parts:
+            last = merged[-1] if merged else None
+            if (
+                isinstance(part, Slice) and isinstance(last, Slice) and part.axis == last.axis == axis
+                and part.of is last.of and part.is_static and last.is_static
+                and part.step == last.step == 1 and last.stop == part.start
+            ):  # fmt: skip
+                merged[-1] = self.slice(part.of, axis, last.start, part.stop)
+            else:
+                merged.append(part)
+        return merged
+
+    def _hoist_moves(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 6, from right to left: all parts are rearranged alike, and the axis is a whole inner one."""
+        first = parts[0]
+        if not isinstance(first, Move) or not first.groups[axis]:
+            return None
+        atom = first.groups[axis][0]
+        place = _dim_of_atom(first.atoms, atom)
+        if len(first.atoms[place]) != 1:
+            return None
+        inner: list[View] = []
+        for part in parts:
+            if not isinstance(part, Move) or part.groups != first.groups or len(part.of.dims) != len(first.of.dims):
+                return None
+            if not _is_alike(part.atoms, first.atoms, place):
+                return None
+            inner.append(part.of)
+        joined = self.join(inner, place)
+        atoms = (*first.atoms[:place], (joined.dims[place],), *first.atoms[place + 1 :])
+        return self.move(joined, atoms, first.groups)
+
+    def _hoist_window(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 8."""
+        first = parts[0]
+        if not isinstance(first, Slice) or first.axis == axis or first.dims[axis] == 1:
+            return None
+        for part in parts:
+            if not isinstance(part, Slice) or not isinstance(part.of, Leaf):
+                return None
+            if (part.axis, part.start, part.stop, part.step) != (first.axis, first.start, first.stop, first.step):
+                return None
+        whole = self.join([part.of for part in parts if isinstance(part, Slice)], axis)
+        return self.slice(whole, first.axis, first.start, first.stop, first.step)
+
+    # Rearrangements --------------------------------------------------------------------------------------------------
+
+    def _spread_move(
+        self, of: Join, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]
+    ) -> View | None:
+        """Identity 6, from left to right: the slow atom of the joined dim is the slow atom of a dim of the result."""
+        sizes = atoms[of.axis]
+        if not sizes:
+            return None
+        first = sum(len(one) for one in atoms[: of.axis])
+        fast = product(sizes[1:])
+        target = next(index for index, group in enumerate(groups) if first in group)
+        if groups[target][0] != first:
+            return None
+        parts = []
+        plain = 0
+        for part in of.parts:
+            size = part.dims[of.axis]
+            if len(sizes) > 1:
+                if not isinstance(size, int) or not isinstance(fast, int) or size % fast:
+                    return None
+                size = size // fast
+            own = (*atoms[: of.axis], (size, *sizes[1:]), *atoms[of.axis + 1 :])
+            moved = self.move(part, own, groups)
+            plain += isinstance(moved, Move) and moved.of is part
+            parts.append(moved)
+        return self._join_moved(parts, target) if plain <= 1 else None
+
+    def _join_moved(self, parts: list[View], axis: int) -> View:
+        merged = self._merge_neighbours(parts, axis)
+        return merged[0] if len(merged) == 1 else self.join(merged, axis)
+
+
+def _is_alike(one: Sequence[Sequence[Size]], other: Sequence[Sequence[Size]], joined: int) -> bool:
+    """Whether two tensors that are concatenated along dim `joined` are divided alike.
+
+    Their other dims are equal, or ONNX could not concatenate them: two tokens there name the same size.
+    """
+    if len(one[joined]) != 1:
+        return False
+    for place, (ours, theirs) in enumerate(zip(one, other, strict=True)):
+        if place == joined:
+            continue
+        if len(ours) != len(theirs):
+            return False
+        if any(a != b and (isinstance(a, int) or isinstance(b, int)) for a, b in zip(ours, theirs, strict=True)):
+            return False
+    return True
+
+
+def _dim_of_atom(atoms: Sequence[Sequence[Size]], atom: int) -> int:
+    for place, sizes in enumerate(atoms):
+        if atom < len(sizes):
+            return place
+        atom -= len(sizes)
+    raise IndexError(atom)
+
+
+def _moved_dims(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> tuple[Size, ...]:
+    flat = [size for sizes in atoms for size in sizes]
+    return tuple(product(flat[index] for index in group) for group in groups)
+
+
+def _is_identity(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> bool:
+    if len(atoms) != len(groups) or any(len(sizes) > 1 for sizes in atoms):
+        return False
+    counter = iter(range(len(atoms)))
+    return all(tuple(next(counter) for _ in sizes) == tuple(group) for sizes, group in zip(atoms, groups, strict=True))
+
+
+def _normal(dims: Sequence[Size], atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> Pattern:
+    """Drops atoms of size 1 and merges atoms that stay neighbours, so that equal rearrangements are written equally."""
+    numbered: list[list[tuple[Size, int]]] = []
+    count = 0
+    for sizes in atoms:
+        numbered.append([(size, count + offset) for offset, size in enumerate(sizes)])
+        count += len(sizes)
+    unit = {index for row in numbered for size, index in row if size == 1}
+    kept = [[index for index in group if index not in unit] for group in groups]
+    follows = {before: after for group in kept for before, after in itertools.pairwise(group)}
+    fresh: list[tuple[Size, ...]] = []
+    name: dict[int, int] = {}
+    absorbed: set[int] = set()
+    count = 0
+    for dim, row in zip(dims, numbered, strict=True):
+        runs: list[list[tuple[Size, int]]] = []
+        for size, index in row:
+            if index in unit:
+                continue
+            if runs and follows.get(runs[-1][-1][1]) == index:
+                runs[-1].append((size, index))
+                absorbed.add(index)
+            else:
+                runs.append([(size, index)])
+        fresh.append(tuple(dim if len(runs) == 1 else product(size for size, _ in run) for run in runs))
+        for run in runs:
+            name[run[0][1]] = count
+            count += 1
+    return tuple(fresh), tuple(tuple(name[index] for index in group if index not in absorbed) for group in kept)
+
+
+def _compose(inner: Move, atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> Pattern | None:
+    """Returns the one rearrangement that two in a row are; None where their atoms have no common factors."""
+    flat = [size for sizes in inner.atoms for size in sizes]
+    pieces: dict[int, list[tuple[Size, int]]] = {index: [] for index in range(len(flat))}
+    outer: list[list[int]] = [[] for sizes in atoms for _ in sizes]
+    count = 0
+    offset = 0
+    for group, sizes in zip(inner.groups, atoms, strict=True):
+        factors = refine([flat[index] for index in group], sizes)
+        if factors is None:
+            return None
+        for size, source, target in factors:
+            pieces[group[source]].append((size, count))
+            outer[offset + target].append(count)
+            count += 1
+        offset += len(sizes)
+    fresh: list[tuple[Size, ...]] = []
+    rename: dict[int, int] = {}
+    atom = 0
+    for sizes in inner.atoms:
+        row: list[Size] = []
+        for _ in sizes:
+            for size, old in pieces[atom]:
+                rename[old] = len(rename)
+                row.append(size)
+            atom += 1
+        fresh.append(tuple(row))
+    return tuple(fresh), tuple(tuple(rename[old] for index in group for old in outer[index]) for group in groups)

@@ -16,6 +16,7 @@ from torch.export import Dim
 from torch.utils._pytree import tree_map
 
 DYNAMO_OPSET = 18  # the lowest that the dynamo exporter writes
+ANY_BATCH = (1, 512)  # the limits of a batch axis
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ class DynamoRecipe(Recipe):
     """The same for the dynamo exporter. `limits` has the dims that are free; the others it derives and names itself."""
 
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def for_dynamo(recipe: Recipe, limits: Mapping[str, tuple[int, int]]) -> DynamoRecipe:
+    """Gives the recipe of the same network and convention for the dynamo exporter."""
+    return DynamoRecipe(
+        name=f"{recipe.name}_dynamo",
+        network=recipe.network,
+        arguments=recipe.arguments,
+        inputs=recipe.inputs,
+        outputs=recipe.outputs,
+        opset=DYNAMO_OPSET,
+        dynamic_axes=recipe.dynamic_axes,
+        metadata=recipe.metadata,
+        limits=limits,
+    )
 
 
 def export(recipe: Recipe) -> onnx.ModelProto:

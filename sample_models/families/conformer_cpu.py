@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from exporting import DYNAMO_OPSET, DynamoRecipe, Recipe
+from exporting import DynamoRecipe, Recipe, for_dynamo
 from networks.conformer import Conformer, Sizes, Subsampling
 from networks.conformer_cpu import GrowingTensors, PackedEncoder, PerLayerEncoder, StackedEncoder, WindowedTensors
-from torch import nn
 
 OPSET = 13  # WeNet's
 
@@ -80,7 +79,7 @@ def recipes(conformer: Conformer) -> Iterator[Recipe]:
         for make_convention in (packed, per_layer):
             yield traced(conformer, mode, make_convention(conformer, mode.cache_length))
             # A length of 0 or 1 would become a constant.
-            yield dynamo(conformer, mode, make_convention(conformer, conformer.sizes.left))
+            yield for_tensors(conformer, mode, make_convention(conformer, conformer.sizes.left))
     windowed, _ = modes(conformer.sizes)
     yield traced(conformer, windowed, stacked(conformer, windowed.cache_length))
 
@@ -114,35 +113,28 @@ def traced(conformer: Conformer, mode: Mode, convention: Convention) -> Recipe:
     )
 
 
-def dynamo(conformer: Conformer, mode: Mode, convention: Convention) -> DynamoRecipe:
+def for_tensors(conformer: Conformer, mode: Mode, convention: Convention) -> DynamoRecipe:
     """Exports through torch.export, with all integers as tensors."""
     sizes = conformer.sizes
-    chunk, convolution, mask = inputs(sizes)
     assert not isinstance(convention.encoder, StackedEncoder)
-    network: nn.Module
-    offset, names = torch.tensor(sizes.left), (*convention.past, "cnn_cache")
-    arguments: tuple[Any, ...]
+    recipe = traced(conformer, mode, convention)
+    chunk, _, _, *caches = recipe.arguments
+    offset, required = torch.tensor(sizes.left), torch.tensor(sizes.left)
     if mode.is_growing:
-        network, arguments = GrowingTensors(convention.encoder), (chunk, offset, *convention.caches, convolution)
-        names = ("chunk", "offset", *names)
+        recipe = replace(
+            recipe,
+            network=GrowingTensors(convention.encoder),
+            arguments=(chunk, offset, *caches[:-1]),
+            inputs=tuple(name for name in recipe.inputs if name != "required_cache_size"),
+        )
     else:
-        network = WindowedTensors(convention.encoder)
-        arguments = (chunk, offset, torch.tensor(sizes.left), *convention.caches, convolution, mask)
-        names = ("chunk", "offset", "required_cache_size", *names, "att_mask")
-    return DynamoRecipe(
-        name=f"{convention.name}{mode.suffix}_dynamo",
-        network=network,
-        arguments=arguments,
-        inputs=names,
-        outputs=("output", *convention.present, "r_cnn_cache"),
-        opset=DYNAMO_OPSET,
-        dynamic_axes=dynamic_axes(mode, convention),
-        metadata=metadata(sizes, mode.left_chunks),
-        limits={
-            "T": (Subsampling.right_context + 1, Subsampling.rate * sizes.positions + Subsampling.right_context),
-            "T_CACHE": (0, sizes.positions - 1),
-        },
-    )
+        recipe = replace(
+            recipe,
+            network=WindowedTensors(convention.encoder),
+            arguments=(chunk, offset, required, *caches),
+        )
+    frames = (Subsampling.right_context + 1, Subsampling.rate * sizes.positions + Subsampling.right_context)
+    return for_dynamo(recipe, {"T": frames, "T_CACHE": (0, sizes.positions - 1)})
 
 
 def inputs(sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from exporting import DYNAMO_OPSET, DynamoRecipe, Recipe
+from exporting import ANY_BATCH, Recipe, for_dynamo
 from networks.conformer import Conformer, Sizes
 from networks.conformer_bpu import BpuEncoder
 from networks.conformer_gpu import GpuEncoder, GpuPerLayerEncoder
@@ -14,7 +14,6 @@ from networks.conformer_gpu import GpuEncoder, GpuPerLayerEncoder
 GPU_OPSET = 14  # WeNet's
 BPU_OPSET = 11  # WeNet's
 BATCH = 3
-LARGEST_BATCH = 512
 
 
 def recipes(conformer: Conformer) -> Iterator[Recipe]:
@@ -24,10 +23,12 @@ def recipes(conformer: Conformer) -> Iterator[Recipe]:
     shape = (BATCH, sizes.heads, sizes.left, sizes.dim)
     per_layer = tuple((torch.zeros(shape), torch.zeros(shape)) for _ in range(sizes.layers))
     names = [f"{kv}_cache_{layer}" for layer in range(sizes.layers) for kv in ("key", "value")]
-    yield gpu(sizes, "conformer_gpu", GpuEncoder(conformer), packed, ["att_cache"])
-    yield gpu(sizes, "conformer_gpu_kv", GpuPerLayerEncoder(conformer), per_layer, names)
-    yield gpu_dynamo(gpu(sizes, "conformer_gpu", GpuEncoder(conformer), packed, ["att_cache"]))
-    yield gpu_dynamo(gpu(sizes, "conformer_gpu_kv", GpuPerLayerEncoder(conformer), per_layer, names))
+    for recipe in (
+        gpu(sizes, "conformer_gpu", GpuEncoder(conformer), packed, ["att_cache"]),
+        gpu(sizes, "conformer_gpu_kv", GpuPerLayerEncoder(conformer), per_layer, names),
+    ):
+        yield recipe
+        yield for_dynamo(recipe, {"B": ANY_BATCH})
     yield bpu(conformer)
 
 
@@ -46,20 +47,6 @@ def gpu(sizes: Sizes, name: str, network: torch.nn.Module, caches: Any, past: li
     outputs = (*frames, *(f"r_{name}" for name in past), "r_cnn_cache", "r_cache_mask")
     axes = {name: {0: "B"} for name in (*inputs, *outputs)}
     return Recipe(name, network, arguments, inputs, outputs, GPU_OPSET, axes)
-
-
-def gpu_dynamo(recipe: Recipe) -> DynamoRecipe:
-    """Exports the same through torch.export."""
-    return DynamoRecipe(
-        name=f"{recipe.name}_dynamo",
-        network=recipe.network,
-        arguments=recipe.arguments,
-        inputs=recipe.inputs,
-        outputs=recipe.outputs,
-        opset=DYNAMO_OPSET,
-        dynamic_axes=recipe.dynamic_axes,
-        limits={"B": (1, LARGEST_BATCH)},
-    )
 
 
 def bpu(conformer: Conformer) -> Recipe:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from agreement import Arrays, Group
-from exporting import DYNAMO_OPSET, DynamoRecipe, Recipe
+from exporting import ANY_BATCH, Recipe, for_dynamo
 from networks.gpt2 import Gpt2, PerLayerDecoder, Sizes, StackedDecoder
 
 OPSET = 14
 EXPORTERS_APART = 1e-5  # the two exporters spell norms with other operators
 BATCH, PRESENT, PAST = 2, 3, 5  # what is exported with
-LARGEST_BATCH = 512
 
 
 def recipes(gpt2: Gpt2) -> Iterator[Recipe]:
     """Gives the recipes of both conventions by both exporters."""
-    yield stacked(gpt2)
-    yield per_layer(gpt2)
     longest = gpt2.sizes.positions - 1
-    yield dynamo(
-        stacked(gpt2), {"batch_size": (1, LARGEST_BATCH), "seq_len": (1, longest), "past_seq_len": (0, longest)}
-    )
-    yield dynamo(
+    yield stacked(gpt2)
+    yield for_dynamo(stacked(gpt2), {"batch_size": ANY_BATCH, "seq_len": (1, longest), "past_seq_len": (0, longest)})
+    yield per_layer(gpt2)
+    yield for_dynamo(
         per_layer(gpt2),
-        {
-            "batch_size": (1, LARGEST_BATCH),
-            "sequence_length": (1, longest),
-            "past_sequence_length": (0, longest),
-        },
+        {"batch_size": ANY_BATCH, "sequence_length": (1, longest), "past_sequence_length": (0, longest)},
     )
 
 
@@ -94,20 +87,6 @@ def per_layer(gpt2: Gpt2) -> Recipe:
             "logits": present,
             **{name: {0: "batch_size", 2: total} for name in present_names},
         },
-    )
-
-
-def dynamo(recipe: Recipe, limits: Mapping[str, tuple[int, int]]) -> DynamoRecipe:
-    """Exports the same through torch.export."""
-    return DynamoRecipe(
-        name=f"{recipe.name}_dynamo",
-        network=recipe.network,
-        arguments=recipe.arguments,
-        inputs=recipe.inputs,
-        outputs=recipe.outputs,
-        opset=DYNAMO_OPSET,
-        dynamic_axes=recipe.dynamic_axes,
-        limits=limits,
     )
 
 

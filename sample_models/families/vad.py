@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from agreement import Arrays, Group, Speaker
-from exporting import DYNAMO_OPSET, DynamoRecipe, Recipe
+from exporting import ANY_BATCH, Recipe, for_dynamo
 from networks.vad import HiddenCellVad, Sizes, StateVad, Vad
 
 OPSET = 16
 BATCH = 3
-LARGEST_BATCH = 512
 TICKS = 8
 EXPORTERS_APART = 1e-6
 
@@ -36,9 +35,9 @@ def both(
 ) -> Iterator[Recipe]:
     """Gives the recipes for both exporters; the new states are left to name their dims themselves."""
     axes = {"input": {0: "batch"}, "output": {0: "batch"}, **{name: {1: "batch"} for name in inputs[1:]}}
-    yield Recipe(name, network, arguments, inputs, outputs, OPSET, axes)
-    limits = {"batch": (1, LARGEST_BATCH)}
-    yield DynamoRecipe(f"{name}_dynamo", network, arguments, inputs, outputs, DYNAMO_OPSET, axes, limits=limits)
+    recipe = Recipe(name, network, arguments, inputs, outputs, OPSET, axes)
+    yield recipe
+    yield for_dynamo(recipe, {"batch": ANY_BATCH})
 
 
 class StateSpeaker:

@@ -1,8 +1,8 @@
 """Cancels what a conversion adds at the boundary against what the graph does with its caches.
 
-Every tensor near the boundary is known as a `View` of the new ports. On the way in, movement nodes that read a cache are
-followed until something else reads their result; that reader gets the smallest expression of the same view. On the way
-out, movement nodes that serve nothing but the old outputs are looked through, and each new output is the smallest
+Every tensor near the boundary is known as a `View` of the new ports. On the way in, movement nodes that read a cache
+are followed until something else reads their result; that reader gets the smallest expression of the same view. On the
+way out, movement nodes that serve nothing but the old outputs are looked through, and each new output is the smallest
 expression over what they read. `Shape` of a cache is asked of a part that has the same size. What is left without a
 reader is removed.
 
@@ -47,7 +47,7 @@ class Canceller:
 
     @property
     def absorbed(self) -> list[str]:
-        """The outputs of nodes that were taken into views, and of re-rooted Shapes: dead unless something reads them."""
+        """The outputs of nodes that were taken into views, and of re-rooted Shapes: dead unless something reads on."""
         return [name for node in self._absorbed for name in node.outputs if name]
 
     # The way in
@@ -194,8 +194,7 @@ class Canceller:
             made = (
                 None if any(view is None for view in inputs[:1]) else outputs_of(node, inputs, self.graph, self.views)
             )
-            for name, view in zip(node.outputs, made or [], strict=False):
-                found[name] = view
+            found.update(zip(node.outputs, made or [], strict=False))
             self.fired[node.op_type] += made is not None
         return {name: found.get(name) or self._known.get(name) or view for name, view in outputs.items()}
 
@@ -206,7 +205,7 @@ class Canceller:
         return None if dims is None else leaf(name, dims, self.views)
 
     def _dims(self, name: str) -> tuple[Dim, ...] | None:
-        """Returns the dims of a tensor, for a concatenation also from its parts: inference gives up where one is unknown."""
+        """Returns the dims of a tensor; of a concatenation also from its parts, since inference gives up too early."""
         dims = self.graph.dims_of(name)
         node = self.graph.producer(name)
         if node is None or node.op_type != "Concat":

@@ -1,4 +1,4 @@
-"""Carries a plan out on a graph: new ports, the nodes between them and the old caches, and nothing that is not needed."""
+"""Carries a plan out on a graph: new ports, and no more nodes between them and the old caches than are needed."""
 
 from __future__ import annotations
 

@@ -166,13 +166,11 @@ class Views:
         size = of.dims[axis]
         if isinstance(start, int) and isinstance(stop, int):
             if isinstance(size, int):
-                start, stop, _ = slice(start, stop, step).indices(size)
-                stop = max(start, stop)
-                if (start, stop, step) == (0, size, 1):
+                taken = range(*slice(start, stop, step).indices(size))
+                if len(taken) == size:
                     return of
-                return self._static_slice(
-                    of, axis, start, start + len(range(start, stop, step)) * step - step + 1, step
-                )
+                stop = taken[-1] + 1 if taken else taken.start
+                return self._static_slice(of, axis, taken.start, stop, step)
             if start == 0 and stop >= END // 2 and step == 1:
                 return of
         return self._loose_slice(of, axis, start, stop, step)
@@ -413,8 +411,10 @@ class Views:
                 if not isinstance(size, int) or not isinstance(fast, int) or size % fast:
                     return None
                 size = size // fast
-            own = (*atoms[: of.axis], (size, *sizes[1:]), *atoms[of.axis + 1 :])
-            moved = self.move(part, own, groups)
+            # Whole dims are as large in every part, but each part has its own tokens for them.
+            own = [(dim,) if len(row) == 1 else row for row, dim in zip(atoms, part.dims, strict=True)]
+            own[of.axis] = (size, *sizes[1:])
+            moved = self.move(part, tuple(own), groups)
             plain += isinstance(moved, Move) and moved.of is part
             parts.append(moved)
         return self._join_moved(parts, target) if plain <= 1 else None

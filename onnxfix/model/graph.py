@@ -23,6 +23,7 @@ from onnxfix.model.attributes import Array, Attribute, attributes_of, constant_v
 from onnxfix.model.external import graphs_of
 from onnxfix.model.model import Model
 from onnxfix.model.ports import describe, dtype_name, port_of
+from onnxfix.model.shapes import infer_shapes
 
 
 class _Tensor(gs.Variable):  # type: ignore[misc]
@@ -159,16 +160,19 @@ class GraphView:
         self._note_inputs([_Entry(self._tensor(value.name), value) for value in graph.input])
         self._note_outputs([_Entry(self._tensor(value.name), value) for value in graph.output])
         for proto in graph.node:
-            read = [*proto.input, *scopes.captured_names(proto)]
-            link = _Link(
-                proto.op_type,
-                proto.name,
-                inputs=[self._tensor(name) for name in read],
-                outputs=[self._tensor(name) for name in proto.output],
-                domain=proto.domain if proto.HasField("domain") else None,
-            )
-            self._nodes[link] = Node(link, proto, len(proto.input))
+            self._note_node(proto)
         self._note_types(graph)
+
+    def _note_node(self, proto: onnx.NodeProto) -> Node:
+        link = _Link(
+            proto.op_type,
+            proto.name,
+            inputs=[self._tensor(name) for name in (*proto.input, *scopes.captured_names(proto))],
+            outputs=[self._tensor(name) for name in proto.output],
+            domain=proto.domain if proto.HasField("domain") else None,
+        )
+        node = self._nodes[link] = Node(link, proto, len(proto.input))
+        return node
 
     def _forget_edits(self) -> None:
         self._touched: dict[_Link, None] = {}
@@ -284,15 +288,18 @@ class GraphView:
         return None if port is None else port.dims
 
     def infer_shapes(self) -> None:
-        """Commits, and lets onnx infer the types of all values.
+        """Commits, and infers the types of all values; what cannot be inferred stays as declared.
 
-        Whatever inference cannot find out stays as declared. Operator sets that it does not know stop it locally.
+        A size that is not known gets a name that begins with `unk__`. Within one inference, values with the same name
+        have the same size there. Such names are nothing for a model's ports.
         """
         self.commit()
         try:
-            inferred = onnx.shape_inference.infer_shapes(self.model.skeleton().proto, data_prop=True)
+            inferred = infer_shapes(self.model.skeleton().proto)
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             return
+        # Names of an earlier inference mean nothing beside those of this one.
+        self._types.clear()
         self._note_types(inferred.graph)
 
     def _readers(self, name: str) -> Iterable[Node]:
@@ -373,23 +380,44 @@ class GraphView:
         self._added[link] = None
         return node
 
-    def add_constant(self, value: Array, name: str = "constant") -> str:
-        """Adds a value, as an initializer, and returns its name; equal values are added once.
+    def add_written_node(self, proto: onnx.NodeProto) -> Node:
+        """Adds a node as it is written, nested graphs included; `commit` puts it before its first reader.
 
-        Below IR version 4 it becomes a `Constant` node, since there every initializer is a graph input too.
+        Raises:
+            RewriteError: An input or a captured value does not exist, or an output exists already.
         """
+        for name in (*proto.input, *scopes.captured_names(proto)):
+            self._known(name)
+        for name in proto.output:
+            self._unprovided(name)
+        node = self._note_node(proto)
+        self._added[node._link] = None
+        return node
+
+    def add_constant(self, value: Array, name: str = "constant") -> str:
+        """Adds a value and returns its name; equal values are added once."""
         key = (str(value.dtype), value.shape, value.tobytes())
         known = self._shared.get(key)
         if known is not None and self._is_provided(known):
             return str(known.name)
-        if self.model.ir_version < 4:
-            added = self.add_node("Constant", [], [self.fresh_name(name)], attributes={"value": value}).outputs[0]
-        else:
-            added = self.fresh_name(name)
-            tensor = self._tensor(added)
-            self._initializers[tensor] = self._added_initializers[tensor] = numpy_helper.from_array(value, added)
+        added = self.fresh_name(name)
+        self.add_initializer(numpy_helper.from_array(value, added))
         self._shared[key] = self._tensors[added]
         return added
+
+    def add_initializer(self, stored: onnx.TensorProto) -> None:
+        """Adds a value as it is written, under its own name.
+
+        Below IR version 4 it becomes a `Constant` node, since there every initializer is a graph input too.
+
+        Raises:
+            RewriteError: The name is taken.
+        """
+        tensor = self._unprovided(stored.name)
+        if self.model.ir_version < 4:
+            self.add_written_node(onnx.helper.make_node("Constant", [], [stored.name], value=stored))
+        else:
+            self._initializers[tensor] = self._added_initializers[tensor] = stored
 
     def set_input(self, node: Node, index: int, name: str) -> None:
         """Lets a node read another value at one of its inputs.
@@ -401,6 +429,19 @@ class GraphView:
             raise IndexError(f"{node} has no input {index}")
         node._link.inputs[index] = self._known(name)
         self._touched[node._link] = None
+
+    def set_captures(self, node: Node, names: Mapping[str, str]) -> None:
+        """Lets a node's nested graphs read other values: old names and new ones.
+
+        Raises:
+            RewriteError: There is no such new value.
+        """
+        for index in range(node._arity, len(node._link.inputs)):
+            old = node._link.inputs[index].name
+            new = names.get(old, old)
+            if new != old:
+                node._link.inputs[index] = self._known(new)
+                self._touched[node._link] = None
 
     def replace_uses(self, old: str, new: str) -> None:
         """Lets every node and nested graph that reads `old` read `new`; graph outputs stay what they are.
@@ -498,6 +539,10 @@ class GraphView:
                 self._remove(link)
                 removed += 1
         return removed
+
+    def remove_node(self, node: Node) -> None:
+        """Removes a node. What it produced needs another producer, or no reader, before `commit`."""
+        self._remove(node._link)
 
     def _remove(self, link: _Link) -> None:
         self._unplugged.update(dict.fromkeys(link.outputs))

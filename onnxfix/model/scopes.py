@@ -104,3 +104,40 @@ def _rename_in(texts: MutableSequence[str], names: Mapping[str, str]) -> None:
     for index, name in enumerate(texts):
         if name in names:
             texts[index] = names[name]
+
+
+def capture_renames(before: onnx.NodeProto, after: onnx.NodeProto) -> dict[str, str] | None:
+    """Compares two versions of a node's nested graphs, of which only names may differ.
+
+    Returns:
+        What the graphs read from outside, before and after; None where they differ in more than names.
+    """
+    renames: dict[str, str] = {}
+    pairs = list(zip(graphs_of(before), graphs_of(after), strict=False))
+    if len(pairs) != sum(1 for _ in graphs_of(before)) or len(pairs) != sum(1 for _ in graphs_of(after)):
+        return None
+    for old, new in pairs:
+        found = _graph_renames(old, new)
+        if found is None or any(renames.get(name, other) != other for name, other in found.items()):
+            return None
+        renames.update(found)
+    return renames
+
+
+def _graph_renames(before: onnx.GraphProto, after: onnx.GraphProto) -> dict[str, str] | None:
+    if len(before.node) != len(after.node) or len(before.output) != len(after.output):
+        return None
+    free = free_names(before)
+    renames: dict[str, str] = {}
+
+    def note(old: str, new: str) -> bool:
+        return old not in free or renames.setdefault(old, new) == new
+
+    for old, new in zip(before.node, after.node, strict=True):
+        inner = capture_renames(old, new)
+        if inner is None or old.op_type != new.op_type or len(old.input) != len(new.input):
+            return None
+        if not all(note(*pair) for pair in [*zip(old.input, new.input, strict=True), *inner.items()]):
+            return None
+    outputs = zip(before.output, after.output, strict=True)
+    return renames if all(note(old.name, new.name) for old, new in outputs) else None

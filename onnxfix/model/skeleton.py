@@ -7,75 +7,48 @@ weight. Both are distinct where the weights are: a tool that merges equal values
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from onnxfix.model.external import graphs_of, is_external, tensor_bytes
 
 SMALL = 1024
 """Bytes up to which a tensor stays in the skeleton: shapes, indices, scalars, which constant folding needs."""
 
-STUB_DOMAIN = "onnxfix.skeleton"
+_STUB_DOMAIN = "onnxfix.skeleton"
 _STUB_OP = "Weight"
-
-_Hidden = onnx.TensorProto | onnx.SparseTensorProto | onnx.NodeProto
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A model without its weights, and what is missing.
+    """A model without its weights.
+
+    Whatever is found out about it goes back into the model by the names of values, which are the same in both.
 
     Attributes:
         proto: The copy: it may be changed at will.
-        hidden: Weights of the main graph that became graph inputs.
-        stubs: Weights of nested graphs, by the number in their stub.
+        hidden: Weights of the main graph that became graph inputs, besides those of the model.
     """
 
     proto: onnx.ModelProto
     hidden: frozenset[str]
-    stubs: tuple[_Hidden, ...]
-
-    def fill(self, node: onnx.NodeProto) -> None:
-        """Puts the weights back into the graphs that a node of the skeleton carries."""
-        for graph in graphs_of(node):
-            self._fill_graph(graph)
-
-    def _fill_graph(self, graph: onnx.GraphProto) -> None:
-        filled = onnx.GraphProto()
-        for node in graph.node:
-            self.fill(node)
-            weight = self.stubs[node.attribute[0].i] if node.domain == STUB_DOMAIN else node
-            if isinstance(weight, onnx.NodeProto):
-                filled.node.append(weight)
-            elif isinstance(weight, onnx.TensorProto):
-                graph.initializer.append(weight)
-            else:
-                graph.sparse_initializer.append(weight)
-        if any(node.domain == STUB_DOMAIN for node in graph.node):
-            del graph.node[:]
-            graph.node.MergeFrom(filled.node)
 
 
 def make_skeleton(model: onnx.ModelProto) -> Skeleton:
-    """Copies a model without its weights; neither is a weight copied on the way.
+    """Copies a model without its weights; no weight is copied on the way.
 
     Training graphs are left out: they hold a second set of weights, and nothing here looks at them.
     """
     skeleton = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name in ("graph", "training_info"):
-            continue
-        if isinstance(value, (str, int)):
-            setattr(skeleton, field.name, value)
-        else:
-            getattr(skeleton, field.name).extend(value)
-    stubs: list[_Hidden] = []
-    hidden = _copy_main_graph(model.graph, skeleton.graph, stubs, can_override=model.ir_version >= 4)
-    if stubs:
-        skeleton.opset_import.add(domain=STUB_DOMAIN, version=1)
-    return Skeleton(skeleton, frozenset(hidden), tuple(stubs))
+    _copy_fields(model, skeleton, besides=("graph", "training_info"))
+    copy = _Copy(model)
+    copy.main_graph(model.graph, skeleton.graph)
+    if copy.stubs:
+        skeleton.opset_import.add(domain=_STUB_DOMAIN, version=1)
+    return Skeleton(skeleton, frozenset(copy.hidden))
 
 
 def is_weight(tensor: onnx.TensorProto) -> bool:
@@ -93,38 +66,8 @@ def is_weight_node(node: onnx.NodeProto) -> bool:
     )
 
 
-def _copy_main_graph(
-    source: onnx.GraphProto, target: onnx.GraphProto, stubs: list[_Hidden], *, can_override: bool
-) -> list[str]:
-    _copy_fields(source, target)
-    ports = {port.name for port in source.input}
-    hidden: list[str] = []
-
-    def hide(name: str, elem_type: int, dims: Iterable[int] | None) -> None:
-        hidden.append(name)
-        if name not in ports:
-            port = target.input.add(name=name)
-            port.type.tensor_type.elem_type = elem_type
-            if dims is not None:
-                port.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=dim) for dim in dims)
-
-    for tensor in source.initializer:
-        # From IR version 4 on, an initializer that is also an input is a default that the caller may override.
-        if is_weight(tensor) or (can_override and tensor.name in ports):
-            hide(tensor.name, tensor.data_type, tensor.dims)
-        else:
-            target.initializer.append(tensor)
-    for sparse in source.sparse_initializer:
-        hide(sparse.values.name, sparse.values.data_type, sparse.dims)
-    for node in source.node:
-        if is_weight_node(node):
-            hide(node.output[0], *_constant_type(node))
-        else:
-            _copy_node(node, target, stubs)
-    return hidden
-
-
-def _constant_type(node: onnx.NodeProto) -> tuple[int, Iterable[int] | None]:
+def _type_of_constant(node: onnx.NodeProto) -> tuple[int, Iterable[int]]:
+    """Returns element type and dims of what a `Constant` produces."""
     attribute = node.attribute[0]
     if attribute.type == onnx.AttributeProto.TENSOR:
         return attribute.t.data_type, attribute.t.dims
@@ -137,57 +80,81 @@ def _constant_type(node: onnx.NodeProto) -> tuple[int, Iterable[int] | None]:
     return onnx.TensorProto.STRING, [len(attribute.strings)] if attribute.strings else []
 
 
-def _copy_fields(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
+class _Copy:
+    """One copy in the making."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.hidden: list[str] = []
+        self.stubs = 0
+        # From IR version 4 on, an initializer that is also an input is a default that the caller may override.
+        self.can_override = model.ir_version >= 4
+        self.ports = {port.name for port in model.graph.input}
+
+    def main_graph(self, source: onnx.GraphProto, target: onnx.GraphProto) -> None:
+        """Copies the main graph; its weights become inputs."""
+        _copy_fields(source, target, besides=("node", "initializer", "sparse_initializer"))
+        for tensor in source.initializer:
+            if is_weight(tensor) or (self.can_override and tensor.name in self.ports):
+                self._hide(target, tensor.name, tensor.data_type, tensor.dims)
+            else:
+                target.initializer.append(tensor)
+        for sparse in source.sparse_initializer:
+            self._hide(target, sparse.values.name, sparse.values.data_type, sparse.dims)
+        for node in source.node:
+            if is_weight_node(node):
+                self._hide(target, node.output[0], *_type_of_constant(node))
+            else:
+                self._node(node, target)
+
+    def _hide(self, graph: onnx.GraphProto, name: str, elem_type: int, dims: Iterable[int]) -> None:
+        self.hidden.append(name)
+        if name not in self.ports:
+            graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, list(dims)))
+
+    def _node(self, node: onnx.NodeProto, target: onnx.GraphProto) -> None:
+        if next(graphs_of(node), None) is None:
+            target.node.append(node)
+            return
+        copy = target.node.add()
+        _copy_fields(node, copy, besides=("attribute",))
+        for attribute in node.attribute:
+            written = copy.attribute.add()
+            _copy_fields(attribute, written, besides=("g", "graphs"))
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                self._nested_graph(attribute.g, written.g)
+            for graph in attribute.graphs:
+                self._nested_graph(graph, written.graphs.add())
+
+    def _nested_graph(self, source: onnx.GraphProto, target: onnx.GraphProto) -> None:
+        target.SetInParent()
+        _copy_fields(source, target, besides=("node", "initializer", "sparse_initializer"))
+        for tensor in source.initializer:
+            if is_weight(tensor):
+                self._stub(target, tensor.name, tensor.data_type, tensor.dims)
+            else:
+                target.initializer.append(tensor)
+        for sparse in source.sparse_initializer:
+            self._stub(target, sparse.values.name, sparse.values.data_type, sparse.dims)
+        for node in source.node:
+            if is_weight_node(node):
+                self._stub(target, node.output[0], *_type_of_constant(node))
+            else:
+                self._node(node, target)
+
+    def _stub(self, graph: onnx.GraphProto, name: str, elem_type: int, dims: Iterable[int]) -> None:
+        graph.node.append(onnx.helper.make_node(_STUB_OP, [], [name], domain=_STUB_DOMAIN, number=self.stubs))
+        self.stubs += 1
+        if all(value.name != name for value in graph.value_info):
+            graph.value_info.append(onnx.helper.make_tensor_value_info(name, elem_type, list(dims)))
+
+
+def _copy_fields(source: Message, target: Message, besides: Sequence[str] = ()) -> None:
     for field, value in source.ListFields():
-        if field.name in ("node", "initializer", "sparse_initializer"):
+        if field.name in besides:
             continue
-        if isinstance(value, str):
+        if isinstance(value, (str, bytes, int, float)):
             setattr(target, field.name, value)
+        elif hasattr(value, "CopyFrom"):
+            getattr(target, field.name).CopyFrom(value)
         else:
             getattr(target, field.name).extend(value)
-
-
-def _copy_node(node: onnx.NodeProto, target: onnx.GraphProto, stubs: list[_Hidden]) -> None:
-    if not any(True for _ in graphs_of(node)):
-        target.node.append(node)
-        return
-    copy = target.node.add()
-    for field, value in node.ListFields():
-        if field.name == "attribute":
-            continue
-        if isinstance(value, str):
-            setattr(copy, field.name, value)
-        else:
-            getattr(copy, field.name).extend(value)
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            nested = copy.attribute.add(name=attribute.name, type=attribute.type, doc_string=attribute.doc_string)
-            _copy_nested_graph(attribute.g, nested.g, stubs)
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            nested = copy.attribute.add(name=attribute.name, type=attribute.type, doc_string=attribute.doc_string)
-            for graph in attribute.graphs:
-                _copy_nested_graph(graph, nested.graphs.add(), stubs)
-        else:
-            copy.attribute.append(attribute)
-
-
-def _copy_nested_graph(source: onnx.GraphProto, target: onnx.GraphProto, stubs: list[_Hidden]) -> None:
-    _copy_fields(source, target)
-    for tensor in source.initializer:
-        if is_weight(tensor):
-            _add_stub(target, tensor.name, tensor, stubs)
-        else:
-            target.initializer.append(tensor)
-    for sparse in source.sparse_initializer:
-        _add_stub(target, sparse.values.name, sparse, stubs)
-    for node in source.node:
-        if is_weight_node(node):
-            _add_stub(target, node.output[0], node, stubs)
-        else:
-            _copy_node(node, target, stubs)
-
-
-def _add_stub(graph: onnx.GraphProto, output: str, weight: _Hidden, stubs: list[_Hidden]) -> None:
-    number = onnx.AttributeProto(name="number", type=onnx.AttributeProto.INT, i=len(stubs))
-    graph.node.add(op_type=_STUB_OP, domain=STUB_DOMAIN, output=[output], attribute=[number])
-    stubs.append(weight)

@@ -1,0 +1,306 @@
+"""Simplification by onnxsim, of which no more is taken than what was asked for.
+
+onnxsim works on a skeleton without weights: weights that it cannot see it would take for equal, and merge. Only its
+passes that fold constants and remove dead and duplicate nodes run; those that fuse make dynamic graphs larger. The
+result is read as a list of edits (which nodes to drop, which inputs to rewire, which constants to add), and these are
+made on the model itself. So all that onnxsim loses on its way (docs, metadata, dims of ports) is still there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxfix.errors import RewriteError, SimplifyError
+from onnxfix.model.attributes import attribute_value, tensor_value
+from onnxfix.model.external import graphs_of
+from onnxfix.model.graph import GraphView, Node
+from onnxfix.model.model import Model
+from onnxfix.model.scopes import capture_renames
+from onnxfix.model.shapes import infer_shapes
+from onnxfix.model.skeleton import SMALL
+
+_PASSES = frozenset(
+    {
+        "eliminate_common_subexpression",
+        "eliminate_deadend",
+        "eliminate_duplicate_initializer",
+        "eliminate_identity",
+        "eliminate_shape_gather",
+        "eliminate_shape_op",
+        "eliminate_slice_after_shape",
+        "eliminate_unused_initializer",
+        "extract_constant_to_initializer",
+    }
+)
+"""The passes of onnxsim 0.8.1 that run. None of them adds a node or computes anything in another order."""
+
+_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class SimplifyReport:
+    """What simplification did.
+
+    Attributes:
+        nodes_before: Nodes of the model, nested ones included.
+        nodes_after: Nodes afterwards.
+        reason: Why the model is as it was; empty where it was simplified.
+    """
+
+    nodes_before: int
+    nodes_after: int
+    reason: str = ""
+
+    @property
+    def is_taken(self) -> bool:
+        """Says whether the model was changed."""
+        return not self.reason
+
+
+def simplify(model: Model) -> SimplifyReport:
+    """Folds constants, and removes dead and duplicate nodes, in place.
+
+    Ports, metadata, docs, functions and external data stay as they are, as do nodes that remain. What cannot be
+    simplified is left alone, and the report says why. Simplifying the result again changes nothing.
+    """
+    before = _count(model.proto.graph)
+    try:
+        _simplify(model)
+    except (SimplifyError, RewriteError) as error:
+        return SimplifyReport(before, before, error.message)
+    after = _count(model.proto.graph)
+    return SimplifyReport(before, after, "" if after < before else "there is nothing to simplify")
+
+
+def _simplify(model: Model) -> None:
+    if model.proto.training_info:
+        raise SimplifyError("the model has training graphs, which may refer to any of its values")
+    skeleton = model.skeleton().proto
+    del skeleton.metadata_props[:]
+    simplified = _until_stable(skeleton)
+    if simplified is not skeleton:
+        _Merge(model, skeleton.graph, simplified.graph).run()
+
+
+def _count(graph: onnx.GraphProto) -> int:
+    return len(graph.node) + sum(_count(nested) for node in graph.node for nested in graphs_of(node))
+
+
+def _until_stable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
+    """Runs onnxsim until it finds nothing more; returns the argument itself where it found nothing at all.
+
+    Raises:
+        SimplifyError: onnxsim failed, or changed the ports.
+    """
+    outputs = [value.name for value in skeleton.graph.output]
+    current = skeleton
+    for _ in range(_ROUNDS):
+        simplified = _run_onnxsim(_inferred(current))
+        if _count(simplified.graph) >= _count(current.graph):
+            return current
+        if [value.name for value in simplified.graph.output] != outputs:
+            raise SimplifyError("onnxsim changed the outputs")
+        current = simplified
+        # The next round infers afresh, from what the model itself declares.
+        del current.graph.value_info[:]
+        current.graph.value_info.extend(skeleton.graph.value_info)
+    return current
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise SimplifyError(f"shapes cannot be inferred: {_first_line(error)}") from error
+
+
+def _run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+    onnxsim = _import_onnxsim()
+    known = onnxsim.onnx_simplifier.C._list_optimizers()
+    with _silenced():
+        try:
+            simplified, is_valid = onnxsim.simplify(
+                model,
+                skipped_optimizers=[name for name in known if name not in _PASSES],
+                # A folded constant is written into the model: what takes more room than a weight stays a computation.
+                tensor_size_threshold=f"{SMALL}B",
+            )
+        # onnxsim is another program: whatever it raises means that the model stays as it is.
+        except Exception as error:
+            raise SimplifyError(f"onnxsim failed: {_first_line(error)}") from error
+    if not is_valid:
+        raise SimplifyError("onnxsim's result is not valid")
+    return simplified  # type: ignore[no-any-return]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _import_onnxsim() -> Any:
+    if "torch" in sys.modules:
+        import onnxsim
+
+        return onnxsim
+    # onnxsim imports PyTorch where it finds it, for features that are not used here: 2 seconds and 200 MB.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import onnxsim
+    finally:
+        del sys.modules["torch"]
+    return onnxsim
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keeps Python and C++ code from writing to the terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = [os.dup(number) for number in (1, 2)]
+    with tempfile.TemporaryFile() as sink, Path(os.devnull).open("w") as nowhere:
+        try:
+            for number in (1, 2):
+                os.dup2(sink.fileno(), number)
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                yield
+        finally:
+            for number, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+
+
+class _Merge:
+    """The difference between a skeleton and its simplified version, made on the model itself.
+
+    Nodes are recognised by the names of what they produce, which onnxsim keeps.
+    """
+
+    def __init__(self, model: Model, before: onnx.GraphProto, after: onnx.GraphProto) -> None:
+        self.view = GraphView(model)
+        self.before = {_key(proto.output): proto for proto in before.node}
+        self.after = after
+        self.produced = {name for proto in before.node for name in proto.output}
+        self.known = {tensor.name: _content(tensor) for tensor in before.initializer}
+        self.constants = {tensor.name: tensor for tensor in after.initializer}
+        self.named: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Makes the edits.
+
+        Raises:
+            SimplifyError: onnxsim changed a nested graph.
+            RewriteError: The result lacks a value. The model is as it was.
+        """
+        nodes = {_key(node.outputs): node for node in self.view.nodes}
+        kept: list[tuple[Node, onnx.NodeProto]] = []
+        new: list[onnx.NodeProto] = []
+        for proto in self.after.node:
+            node = nodes.get(_key(proto.output))
+            if node is not None and self._is_same(proto):
+                kept.append((node, proto))
+            else:
+                new.append(proto)
+        staying = {id(node) for node, _ in kept}
+        gone = [node for node in self.view.nodes if id(node) not in staying and _key(node.outputs) in self.before]
+        freed = [name for node in gone for name in (*node.inputs, *node.captures)]
+        for node in gone:
+            self.view.remove_node(node)
+        for proto in new:
+            self._add(proto)
+        for node, proto in kept:
+            freed += self._rewire(node, proto)
+        self.view.remove_dead(freed)
+        self.view.commit()
+
+    def _is_same(self, after: onnx.NodeProto) -> bool:
+        """Says whether a node is what it was, but for the names of what it reads."""
+        before = self.before.get(_key(after.output))
+        return (
+            before is not None
+            and (before.op_type, before.domain) == (after.op_type, after.domain)
+            and len(_trimmed(before.input)) == len(_trimmed(after.input))
+            and _attributes(before) == _attributes(after)
+        )
+
+    def _add(self, proto: onnx.NodeProto) -> None:
+        written = onnx.NodeProto()
+        written.CopyFrom(proto)
+        written.input[:] = [self._provided(name) for name in proto.input]
+        self.view.add_written_node(written)
+
+    def _rewire(self, node: Node, proto: onnx.NodeProto) -> list[str]:
+        """Lets a node read what its simplified version reads; returns what it reads no longer."""
+        freed = []
+        for index, read in enumerate(_trimmed(proto.input)):
+            name = self._provided(read)
+            if node.inputs[index] != name:
+                freed.append(node.inputs[index])
+                self.view.set_input(node, index, name)
+        if node.has_graphs:
+            renames = capture_renames(self.before[_key(proto.output)], proto)
+            if renames is None:
+                raise SimplifyError(f"onnxsim changed a nested graph of {node}")
+            provided = {old: self._provided(new) for old, new in renames.items()}
+            freed += [old for old, new in provided.items() if old != new]
+            self.view.set_captures(node, provided)
+        return freed
+
+    def _provided(self, name: str) -> str:
+        """Returns the name of a value in the model, where it is added if it is a constant that onnxsim computed."""
+        if name not in self.constants:
+            return name
+        if name not in self.named:
+            self.named[name] = self._add_constant(self.constants[name])
+        return self.named[name]
+
+    def _add_constant(self, stored: onnx.TensorProto) -> str:
+        if self.known.get(stored.name) == _content(stored):
+            return stored.name
+        constant = onnx.TensorProto()
+        constant.CopyFrom(stored)
+        # A folded value keeps its name. Those that onnxsim made up are numbered by its inner state.
+        if stored.name not in self.produced or self.view.has_value(stored.name):
+            constant.name = self.view.fresh_name("folded")
+        self.view.add_initializer(constant)
+        return constant.name
+
+
+def _content(tensor: onnx.TensorProto) -> tuple[int, tuple[int, ...], bytes]:
+    value = tensor_value(tensor)
+    content = tensor.SerializeToString() if value is None else value.tobytes()
+    return tensor.data_type, tuple(tensor.dims), content
+
+
+def _key(outputs: Sequence[str]) -> str:
+    return next((name for name in outputs if name), "")
+
+
+def _trimmed(names: Sequence[str]) -> list[str]:
+    """Leaves out the omitted inputs at the end, which may be written or not."""
+    trimmed = list(names)
+    while trimmed and not trimmed[-1]:
+        trimmed.pop()
+    return trimmed
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+    """Returns what attributes mean, not how they are written; nested graphs are left out."""
+    meanings: dict[str, object] = {}
+    for attribute in node.attribute:
+        if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            continue
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            meanings[attribute.name] = _content(attribute.t)
+            continue
+        value = attribute_value(attribute)
+        meanings[attribute.name] = attribute.SerializeToString() if value is None else value
+    return meanings

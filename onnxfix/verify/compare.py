@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxfix.verify.dtypes import decode, is_float
+from onnxfix.verify.dtypes import count_nans, decode, is_float
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -86,18 +86,14 @@ def compare(expected: Array, actual: Array, dtype: str, tolerance: Tolerance | N
         return _unlike(expected, Mismatch((), str(expected.dtype), str(actual.dtype), "dtype"))
     if expected.shape != actual.shape:
         return _unlike(expected, Mismatch((), str(list(expected.shape)), str(list(actual.shape)), "shape"))
-    if tolerance is None and expected.tobytes() == actual.tobytes():
-        nans = _count_nans(expected, dtype)
+    if tolerance is None and np.array_equal(_bits(expected), _bits(actual)):
+        nans = count_nans(expected, dtype)
         return Difference(expected.size - nans, nans)
     return _differ(expected, actual, dtype, tolerance)
 
 
 def _unlike(expected: Array, worst: Mismatch) -> Difference:
     return Difference(expected.size, 0, max(1, expected.size), float("inf"), float("inf"), worst)
-
-
-def _count_nans(array: Array, dtype: str) -> int:
-    return int(np.isnan(decode(array, dtype)).sum()) if is_float(dtype) else 0
 
 
 def _differ(expected: Array, actual: Array, dtype: str, tolerance: Tolerance | None) -> Difference:

@@ -129,8 +129,7 @@ class Drive:
             if (recorded := self.recording.at(port.name, tick)) is not None:
                 arrays[port.name] = recorded
                 self.fed.setdefault(port.name, "from the file")
-                if port.name in known:
-                    sizes.learn(known[port.name], recorded.shape)
+                sizes.learn(port, known.get(port.name), recorded.shape)
         for port in ports:
             if port.name not in arrays:
                 moment = Moment(tick, put_out, sizes, self._rng(tick, port.name))
@@ -140,8 +139,7 @@ class Drive:
     def _make(self, port: Port, known: KnownPort | None, moment: Moment) -> Array:
         _require_drivable(port)
         shape = moment.sizes.port_shape(port, known)
-        if known is not None:
-            moment.sizes.learn(known, shape)
+        moment.sizes.learn(port, known, shape)
         if port.name in self.feeds:
             self.fed.setdefault(port.name, str(self.feeds[port.name]))
             return self.feeds[port.name].make(shape, port.dtype, moment.tick, moment.rng)

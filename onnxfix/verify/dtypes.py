@@ -48,6 +48,11 @@ def encode(array: Array, dtype: str) -> Array:
     return rounded.astype(np.uint16).reshape(np.shape(array))
 
 
+def count_nans(array: Array, dtype: str) -> int:
+    """Returns how many values are NaN."""
+    return int(np.isnan(decode(array, dtype)).sum()) if is_float(dtype) else 0
+
+
 def cast(array: Array, before: str, after: str) -> Array:
     """Returns an array in another element type, as the ONNX operator Cast does it."""
     return array if before == after else encode(decode(array, before), after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from onnxfix.convention.layout import Layout
 from onnxfix.convention.template import LABELS, label_text
 from onnxfix.errors import DriveError
 from onnxfix.verify.drive import Drive
-from onnxfix.verify.dtypes import is_float
+from onnxfix.verify.dtypes import count_nans, decode, encode
 from onnxfix.verify.feed import noise
 from onnxfix.verify.session import Session
+from onnxfix.verify.sizes import axis_sizes
 from onnxfix.verify.stream import Stream, Tick
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LONGEST = 64
 """Ticks after which a disturbance that has not shown is given up."""
+_DISTURBANCE = 7  # sets this noise apart from that of the feeds
 _PART_AXES = ("layer", *LABELS)
 
 
@@ -71,8 +73,9 @@ class Witness:
     def digest(self, tick: Tick) -> dict[str, bytes]:
         """Returns a fingerprint of each output that counts: those that are no cache, or all if there is no other."""
         states = set(self.drive.plan.binding.pairs.values())
+        dtypes = {port.name: port.dtype for port in self.session.outputs}
         names = [name for name in tick.fetched if name not in states] or list(tick.fetched)
-        return {name: _digest(tick.fetched[name]) for name in names}
+        return {name: _digest(tick.fetched[name], dtypes[name]) for name in names}
 
     def at(self, number: int) -> dict[str, bytes]:
         """Returns the fingerprints of a tick; runs the source until there."""
@@ -81,35 +84,39 @@ class Witness:
         return self.outputs[number]
 
 
-def _digest(array: Array) -> bytes:
+def _digest(array: Array, dtype: str) -> bytes:
+    """Returns a fingerprint in which all NaNs are alike: what differs in the bits of a NaN alone has no say."""
+    if count_nans(array, dtype):
+        array = np.where(np.isnan(decode(array, dtype)), array.dtype.type(0), array)
     head = f"{array.dtype}{array.shape}".encode()
     return hashlib.blake2b(head + np.asarray(array, order="C").tobytes(), digest_size=16).digest()
 
 
-def observe(witness: Witness, ticks: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def observe(witness: Witness, ticks: int, done: Callable[[], None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Disturbs each part of each cache on its own, and returns the names of those that show in an output and the rest.
 
     Args:
         witness: The source, undisturbed.
         ticks: How many ticks were compared; a long cache is followed longer.
+        done: Called after each part.
     """
     shown: list[str] = []
     hidden: list[str] = []
     for cache in witness.drive.plan.binding.caches:
-        parts = _parts(cache, witness.starts[0].state)
+        parts = parts_of(cache, witness.starts[0].state)
         # Where the whole cache has no say, its parts need not be tried.
-        if len(parts) > 1 and not _shows(witness, parts, ticks):
-            hidden += [part.name for part in parts]
-            continue
+        is_dead = len(parts) > 1 and not _shows(witness, parts, ticks)
         for part in parts:
-            (shown if _shows(witness, [part], ticks) else hidden).append(part.name)
+            (shown if not is_dead and _shows(witness, [part], ticks) else hidden).append(part.name)
+            done()
     return tuple(shown), tuple(hidden)
 
 
-def _parts(cache: BoundCache, state: Mapping[str, Array]) -> list[Part]:
+def parts_of(cache: BoundCache, state: Mapping[str, Array]) -> list[Part]:
+    """Returns the parts of a cache, layer by layer."""
     parts = []
     for tensor in cache.past:
-        sizes = _axis_sizes(tensor, state[tensor.port.name])
+        sizes = axis_sizes(tensor, state[tensor.port.name])
         axes = [axis for axis in _PART_AXES if axis in sizes]
         for labels in itertools.product(*(range(sizes[axis]) for axis in axes)):
             inside = dict(zip(axes, labels, strict=True))
@@ -126,26 +133,24 @@ def _order(part: Part) -> tuple[int, ...]:
     return tuple(everywhere.get(axis, 0) for axis in _PART_AXES)
 
 
-def _axis_sizes(tensor: BoundTensor, array: Array) -> dict[str, int]:
-    told = {axis: size for axis, size in tensor.sizes.items() if isinstance(size, int) and axis != "time"}
-    sizes = tensor.spec.layout.bind(array.shape, told)
-    return {axis: size for axis, size in sizes.items() if isinstance(size, int)}
-
-
 def _shows(witness: Witness, parts: Sequence[Part], ticks: int) -> bool:
     """Whether an output changes when these parts are other than they were."""
     names = {part.tensor.port.name for part in parts}
     start = next((tick for tick in witness.starts if all(tick.state[name].size for name in names)), None)
     if start is None:
         return False
-    horizon = max(ticks, min(LONGEST, _window(parts[0], start)))
+    horizon = max(ticks, min(LONGEST, _window(parts[0], start, witness)))
     return any(_changes(witness, state, start, horizon, names) for state in _disturbed(parts, start, witness.drive))
 
 
-def _window(part: Part, start: Tick) -> int:
-    """Returns after how many ticks a cache of this length has forgotten all that it held."""
-    time = _axis_sizes(part.tensor, start.state[part.tensor.port.name]).get("time", 0)
-    return start.number + time + 1
+def _window(part: Part, start: Tick, witness: Witness) -> int:
+    """Returns the tick by which a cache has forgotten all that it held at first.
+
+    Twice as late as the model's output tells: a cache may move at half its rate.
+    """
+    time = axis_sizes(part.tensor, start.state[part.tensor.port.name]).get("time", 0)
+    first, second = witness.starts[0], witness.starts[-1]
+    return start.number + 1 + 2 * -(-time // max(1, second.put_out - first.put_out))
 
 
 def _changes(witness: Witness, state: Mapping[str, Array], start: Tick, horizon: int, disturbed: set[str]) -> bool:
@@ -153,10 +158,13 @@ def _changes(witness: Witness, state: Mapping[str, Array], start: Tick, horizon:
     stream = Stream(witness.session, witness.drive, state, tick=start.number, put_out=start.put_out)
     for number in range(start.number, horizon):
         try:
+            before = witness.at(number)
+        except DriveError:
+            return False  # The model takes no stream as long as this.
+        try:
             now = witness.digest(stream.step())
         except DriveError:
             return True  # A value that the model rejects is a value that it reads.
-        before = witness.at(number)
         if any(now[name] != before[name] for name in now if name not in own):
             return True
     return False
@@ -164,7 +172,8 @@ def _changes(witness: Witness, state: Mapping[str, Array], start: Tick, horizon:
 
 def _disturbed(parts: Sequence[Part], start: Tick, drive: Drive) -> Iterator[dict[str, Array]]:
     """Yields states in which these parts are other than they were, and all else is the same."""
-    for attempt in range(2):
+    # Where the count of frames is at its limit, one more may change nothing, one less does.
+    for attempt in range(2 if "int" in parts[0].tensor.port.dtype else 1):
         state = dict(start.state)
         for part in parts:
             name = part.tensor.port.name
@@ -182,15 +191,14 @@ def _other(values: Array, part: Part, seed: int, attempt: int) -> Array:
     if "int" in dtype:
         return np.where(values > 0, values - 1, values + 1) if attempt == 0 else values + 1
     if part.cache.spec.init:
-        return np.zeros_like(values)
-    assert is_float(dtype)
-    return noise(values.shape, dtype, np.random.default_rng([seed, 7 + attempt]))
+        return encode(decode(values, dtype) == 0, dtype)
+    return noise(values.shape, dtype, np.random.default_rng([seed, _DISTURBANCE]))
 
 
 def _mask_of(part: Part, array: Array) -> Array:
     """Returns where in its tensor a part lies, as booleans of the tensor's shape."""
     layout = part.tensor.spec.layout
-    sizes = _axis_sizes(part.tensor, array)
+    sizes = axis_sizes(part.tensor, array)
     flat = Layout(tuple((axis,) for axis in layout.axes))
     mask = np.ones([sizes[axis] for axis in flat.axes], bool)
     for axis, label in part.labels.items():

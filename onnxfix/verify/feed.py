@@ -13,7 +13,7 @@ import numpy as np
 from onnxfix.convention.layout import show_dims
 from onnxfix.convention.signature import Port
 from onnxfix.errors import UsageError
-from onnxfix.verify.dtypes import encode, is_float, storage
+from onnxfix.verify.dtypes import DRIVABLE, encode, is_float, storage
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -193,6 +193,8 @@ def _arrays(path: Path) -> dict[str, Array]:
 
 
 def _checked(array: Array, port: Port, where: str) -> Array:
+    if port.dtype not in DRIVABLE:
+        raise UsageError(f"an input of element type {port.dtype} cannot be fed", where=where)
     if array.dtype != storage(port.dtype):
         hint = f"array.astype('{storage(port.dtype)}')"
         raise UsageError(f"the array is {array.dtype}, the port {port.dtype}", where=where, hint=hint)

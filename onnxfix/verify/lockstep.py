@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING
 
 from onnxfix.convention.plan import Plan
 from onnxfix.convention.signature import Port
-from onnxfix.errors import DriveError, ModelReadError, PlanError, UsageError, VacuousCheck, VerifyError
+from onnxfix.errors import DriveError, PlanError, UsageError, VacuousCheck, VerifyError
 from onnxfix.verify.compare import compare
 from onnxfix.verify.drive import Drive
-from onnxfix.verify.dtypes import cast
-from onnxfix.verify.evidence import Witness, observe
+from onnxfix.verify.dtypes import DRIVABLE, cast
+from onnxfix.verify.evidence import Witness, observe, parts_of
 from onnxfix.verify.feed import Feed, Recording, read_recording
 from onnxfix.verify.report import DifferenceError, PortReport, VerifyOptions, VerifyReport
 from onnxfix.verify.session import Session
-from onnxfix.verify.sizes import PROFILES
+from onnxfix.verify.sizes import PROFILES, require_names
 from onnxfix.verify.stream import Stream, Tick, next_state
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
+
+_REAL_INPUT = "feed it what it was made for: --inputs FILE.npz, or --feed PORT=KIND"
 
 
 def verify(source: Path, result: Path, plan: Plan, options: VerifyOptions | None = None) -> VerifyReport:
@@ -49,33 +51,53 @@ def verify(source: Path, result: Path, plan: Plan, options: VerifyOptions | None
     started = time.perf_counter()
     if options.ticks < 1:
         raise VacuousCheck("no tick was driven, so nothing is proven", hint="--ticks 1 at least")
+    _require_comparable(plan)
     original = Session(source)
     drive, notes = _find_drive(original, plan, options)
     converted = _open_result(result, plan)
-    witness = Witness(original, drive, Stream(original, drive, drive.start()), [], [])
-    ports = _compare_ticks(witness, converted, plan, options, started, notes)
+    state = drive.start()
+    witness = Witness(original, drive, Stream(original, drive, state), [], [])
+    steps = _Steps(options, sum(len(parts_of(cache, state)) for cache in plan.binding.caches))
+    ports = _compare_ticks(witness, converted, plan, steps)
     del converted
-    report = VerifyReport(options.ticks, ports, drive.fed, (), (), (*notes, *_remarks(drive, ports, witness)), 0.0)
+    report = VerifyReport(
+        options.ticks, ports, dict(drive.fed), (), (), (*notes, *_remarks(drive, ports, witness)), 0.0
+    )
+    if wrong := [port for port in ports if port.mismatched]:
+        raise _difference(wrong, replace(report, ticks=len(witness.outputs), seconds=time.perf_counter() - started))
     if not report.values:
-        raise VacuousCheck("no value was compared: every output is empty or NaN", hint="--inputs FILE.npz, or --feed")
-    shown, hidden = observe(witness, options.ticks)
+        raise VacuousCheck("no value was compared: every output is empty or NaN", hint=_REAL_INPUT)
+    shown, hidden = observe(witness, options.ticks, steps.done)
     if not shown:
         raise _vacuous(witness, hidden)
     return replace(report, observable=shown, not_observable=hidden, seconds=time.perf_counter() - started)
 
 
+class _Steps:
+    """Counts what is done, and tells."""
+
+    def __init__(self, options: VerifyOptions, parts: int) -> None:
+        self.ticks = options.ticks
+        self._all = options.ticks + parts
+        self._done = 0
+        self._progress = options.progress
+
+    def done(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._all)
+
+
+def _require_comparable(plan: Plan) -> None:
+    for port in plan.binding.signature.outputs:
+        if port.dtype not in DRIVABLE:
+            message = f"an output of element type {port.dtype} cannot be compared"
+            raise DriveError(message, where=port.name, hint="--no-verify converts without a proof")
+
+
 def _find_drive(original: Session, plan: Plan, options: VerifyOptions) -> tuple[Drive, tuple[str, ...]]:
     """Returns the first way to drive the source that it accepts, and what there is to say of it."""
-    ports = plan.binding.signature.inputs
-    for name in options.feeds:
-        if name not in {port.name for port in ports}:
-            hint = f"the inputs are {', '.join(port.name for port in ports)}"
-            raise UsageError(f"no input is called `{name}`", where="--feed", hint=hint)
-    feeds = {name: Feed.parse(name, text) for name, text in options.feeds.items()}
-    recording = Recording.empty()
-    if options.inputs is not None:
-        states = [tensor.port.name for cache in plan.binding.caches for tensor in cache.past]
-        recording = read_recording(options.inputs, ports, states, options.ticks)
+    feeds, recording = _wishes(plan, options)
     first: DriveError | None = None
     tried = []
     for profile in PROFILES:
@@ -99,18 +121,33 @@ def _find_drive(original: Session, plan: Plan, options: VerifyOptions) -> tuple[
     raise first
 
 
+def _wishes(plan: Plan, options: VerifyOptions) -> tuple[dict[str, Feed], Recording]:
+    """Returns what the user wants fed."""
+    ports = plan.binding.signature.inputs
+    for name in options.feeds:
+        if name not in {port.name for port in ports}:
+            hint = f"the inputs are {', '.join(port.name for port in ports)}"
+            raise UsageError(f"no input is called `{name}`", where="--feed", hint=hint)
+    require_names(plan, options.sizes)
+    feeds = {name: Feed.parse(name, text) for name, text in options.feeds.items()}
+    if options.inputs is None:
+        return feeds, Recording.empty()
+    states = [tensor.port.name for cache in plan.binding.caches for tensor in cache.past]
+    return feeds, read_recording(options.inputs, ports, states, options.ticks)
+
+
 def _open_result(result: Path, plan: Plan) -> Session:
     try:
         converted = Session(result)
-    except (DriveError, ModelReadError) as error:
-        raise VerifyError(f"the source can be run, the result not: {error.message}", where=str(result)) from None
+    except DriveError as error:
+        raise VerifyError(f"the source can be run, the result not: {error.message}") from None
     for kind, wanted, found in (
         ("inputs", plan.inputs, converted.inputs), ("outputs", plan.outputs, converted.outputs)
     ):  # fmt: skip
         if (have := _ports(found)) != (want := _ports(wanted)):
             odd = next((pair for pair in zip(have, want, strict=False) if pair[0] != pair[1]), None)
             detail = f"`{odd[0]}` stands where `{odd[1]}` belongs" if odd else f"{len(have)} instead of {len(want)}"
-            raise VerifyError(f"the {kind} of the result are not those of the plan: {detail}", where=str(result))
+            raise VerifyError(f"the {kind} of the result are not those of the plan: {detail}")
     return converted
 
 
@@ -118,30 +155,22 @@ def _ports(ports: Sequence[Port]) -> list[str]:
     return [f"{port.name} {port.dtype}" for port in ports]
 
 
-def _compare_ticks(
-    witness: Witness, converted: Session, plan: Plan, options: VerifyOptions, started: float, notes: Sequence[str]
-) -> tuple[PortReport, ...]:
-    """Runs all ticks and returns what each output had."""
+def _compare_ticks(witness: Witness, converted: Session, plan: Plan, steps: _Steps) -> tuple[PortReport, ...]:
+    """Runs all ticks, or up to the first at which something differs, and returns what each output had."""
     states = set(plan.pairs.values())
     ports = {port.name: PortReport(port.name, port.name in states, port.dtype, ()) for port in plan.outputs}
     state: Mapping[str, Array] = {}
-    for number in range(options.ticks):
+    for number in range(steps.ticks):
         tick = witness.stream.step()
         witness.see(tick)
         state = state if number else plan.run_past(tick.state)
         fetched = _run_result(converted, {**_translated(tick.inputs, plan), **state}, number)
         for name, expected in _expected(tick, plan).items():
             ports[name] = _compared(ports[name], expected, fetched[name], number)
-        wrong = [port for port in ports.values() if port.mismatched]
-        if wrong:
-            rows = tuple(ports.values())
-            report = VerifyReport(
-                number + 1, rows, witness.drive.fed, (), (), tuple(notes), time.perf_counter() - started
-            )
-            raise _disagreement(wrong, report)
+        if any(port.mismatched for port in ports.values()):
+            break
         state = next_state(state, plan.pairs, fetched)
-        if options.progress is not None:
-            options.progress(number + 1, options.ticks)
+        steps.done()
     return tuple(ports.values())
 
 
@@ -150,7 +179,7 @@ def _run_result(converted: Session, feeds: Mapping[str, Array], number: int) -> 
         return converted.run(feeds)
     except DriveError as error:
         message = f"the source can be run, the result not: {error.message}"
-        raise VerifyError(message, where=f"{error.where or converted.path}, tick {number}") from None
+        raise VerifyError(message, where=f"{error.where}, tick {number}" if error.where else f"tick {number}") from None
 
 
 def _translated(inputs: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
@@ -191,7 +220,7 @@ def _compared(port: PortReport, expected: Array, actual: Array, number: int) -> 
     )
 
 
-def _disagreement(wrong: Sequence[PortReport], report: VerifyReport) -> DifferenceError:
+def _difference(wrong: Sequence[PortReport], report: VerifyReport) -> DifferenceError:
     port = wrong[0]
     assert port.worst is not None
     worst = port.worst
@@ -223,10 +252,9 @@ def _remarks(drive: Drive, ports: Sequence[PortReport], witness: Witness) -> lis
 
 
 def _vacuous(witness: Witness, hidden: Sequence[str]) -> VacuousCheck:
-    hint = "feed it what it was made for: --inputs FILE.npz, or --feed"
     is_constant = len(witness.outputs) > 1 and all(digests == witness.outputs[0] for digests in witness.outputs)
     if is_constant:
-        return VacuousCheck("every output is the same at every tick, so nothing is proven", hint=hint)
+        return VacuousCheck("every output is the same at every tick, so nothing is proven", hint=_REAL_INPUT)
     shown = "; ".join(hidden[:4]) + (f"; and {len(hidden) - 4} more" if len(hidden) > 4 else "")
     message = f"no output depends on the state, so nothing is proven of the conversion ({shown})"
-    return VacuousCheck(message, hint=hint)
+    return VacuousCheck(message, hint=_REAL_INPUT)

@@ -20,7 +20,8 @@ class VerifyOptions:
         inputs: An npz file with inputs (`feed.read_recording` says how it is laid out).
         feeds: What to feed, by port of the source, as `--feed` takes it: `{"offset": "constant:64"}`.
         sizes: Sizes that are open, by symbolic dim, axis, cache and axis, or metadata key.
-        progress: Called after each tick with the number of ticks done and of all.
+        progress: Called after each step with the number of steps done and of all: first the ticks, then one a part of
+            the state.
     """
 
     ticks: int = 8

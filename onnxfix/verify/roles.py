@@ -1,15 +1,28 @@
-"""What each input that is no cache is for: from the model's convention, else from its namesake in the library."""
+"""What each port that is no cache is for: by the model's convention, by a namesake in the library, by its own name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxfix.convention.binding import Binding
 from onnxfix.convention.convention import Convention, PortSpec
 from onnxfix.convention.expression import Expression
+from onnxfix.convention.layout import Layout
 from onnxfix.convention.load import library
 from onnxfix.convention.signature import Port
+
+_WORDS: tuple[tuple[str, str, str], ...] = (
+    ("mask", "mask", "key"),
+    ("offset", "offset", ""),
+    ("pos|position|positions", "positions", "sequence"),
+    ("ids|tokens?", "tokens", "sequence"),
+    ("len|lens|length|lengths", "lengths", ""),
+    ("sr|sample_rate|sampling_rate", "rate", ""),
+)
+"""A word in a port's name, the role that it tells, and the last axis of such a port. In order: `position_ids` are
+positions."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,24 @@ def _namesake(port: Port, binding: Binding, *, is_input: bool) -> KnownPort | No
         for spec in convention.inputs if is_input else convention.outputs:
             if spec.name == port.name and spec.dtype in (None, port.dtype) and port.rank in (None, spec.layout.rank):
                 return KnownPort(spec, convention.sizes)
+    return _by_name(port) if is_input else None
+
+
+def _by_name(port: Port) -> KnownPort | None:
+    """Returns what the words in a port's name tell; a float is only ever believed to be a mask."""
+    if port.dims is None:
+        return None
+    for words, role, last in _WORDS:
+        if not re.search(rf"(?<![a-z])({words})(?![a-z])", port.name.lower()) or (
+            "float" in port.dtype and role != "mask"
+        ):
+            continue
+        axes = [f"axis{index}" for index in range(len(port.dims))]
+        if len(axes) > 1:
+            axes[0] = "batch"
+        if axes and last:
+            axes[-1] = last
+        return KnownPort(PortSpec(role, port.name, Layout(tuple((axis,) for axis in axes)), port.dtype), {})
     return None
 
 

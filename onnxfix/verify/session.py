@@ -124,6 +124,7 @@ def _shortened(error: Exception) -> str:
     """Returns what an exception says, without file names and lines of onnxruntime's own source."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"/\S*onnxruntime\S*:\d+ .*?\) ", "", text)
+    text = re.sub(r"^Load model from .*? failed: ?", "", text)
     text = re.sub(r"Please fix either the inputs/outputs or the model\.?", "", text)
     text = text.replace("Non-zero status code returned while running ", "")
     text = re.sub(r"\s+", " ", text).strip()

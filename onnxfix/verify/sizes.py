@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ from onnxfix.convention.expression import Expression
 from onnxfix.convention.plan import Plan
 from onnxfix.convention.route import Rearrange
 from onnxfix.convention.signature import Dim, Port
-from onnxfix.errors import DriveError, LayoutError, PlanError
-from onnxfix.verify.roles import KnownPort
+from onnxfix.errors import DriveError, LayoutError, PlanError, UsageError
+from onnxfix.verify.roles import KnownPort, known_inputs
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -57,6 +57,7 @@ class Sizes:
         profile: What to choose where nothing is known.
         axes: Axes of the ports that are fed at this tick.
         caches: `CACHE.AXIS` of the present state.
+        symbols: Symbolic dims of what is fed at this tick.
         tick: The tick.
         guesses: What was chosen because nobody said, by symbolic dim or port and axis.
     """
@@ -66,6 +67,7 @@ class Sizes:
     profile: Profile
     axes: dict[str, int] = field(default_factory=dict)
     caches: dict[str, int] = field(default_factory=dict)
+    symbols: dict[str, int] = field(default_factory=dict)
     tick: int = 0
     guesses: dict[str, int] = field(default_factory=dict)
 
@@ -108,9 +110,8 @@ class Sizes:
         return frozen if isinstance(frozen, int) else None
 
     def guess(self, size: int, dim: Dim, name: str) -> int:
-        """Notes a size that nobody told."""
-        self.guesses[dim if isinstance(dim, str) else name] = size
-        return size
+        """Notes a size that nobody told; what is said of it later is how the stream began."""
+        return self.guesses.setdefault(dim if isinstance(dim, str) else name, size) if self.tick == 0 else size
 
     def cache_shape(self, cache: BoundCache, tensor: BoundTensor) -> tuple[int, ...]:
         """Returns the shape of a first cache."""
@@ -142,9 +143,12 @@ class Sizes:
         message = f"the size of the axis `{axis}` of the cache `{cache.spec.name}` is not known"
         raise DriveError(message, where=tensor.port.name, hint=f"set it with --size {place}=N")
 
-    def learn(self, known: KnownPort, shape: Sequence[int]) -> None:
-        """Notes the axes of an array that is fed."""
-        if len(shape) != known.spec.layout.rank:
+    def learn(self, port: Port, known: KnownPort | None, shape: Sequence[int]) -> None:
+        """Notes the axes and symbolic dims of an array that is fed."""
+        for dim, length in zip(port.dims or (), shape, strict=False):
+            if isinstance(dim, str):
+                self.symbols.setdefault(dim, length)
+        if known is None or len(shape) != known.spec.layout.rank:
             return
         try:
             sizes = known.spec.layout.bind(tuple(shape))
@@ -175,8 +179,9 @@ class Sizes:
             return told
         if axis in self.axes:
             return self.axes[axis]
-        if (value := self.value(known.sizes.get(axis))) is not None:
-            return value
+        for value in (self.value(known.sizes.get(axis)), self._by_symbol(dim)):
+            if value is not None:
+                return value
         return self.guess(self._default(known, axis), dim, axis)
 
     def _default(self, known: KnownPort, axis: str) -> int:
@@ -190,43 +195,58 @@ class Sizes:
 
     def _unknown(self, port: Port, index: int, dim: Dim) -> int:
         """Returns a dim of a port of which nothing but its dims is known."""
-        told = self.told(dim)
-        if told is not None:
-            return told
-        if isinstance(dim, str):
-            if (bound := self._symbol(dim)) is not None:
-                return bound
-            try:
-                value = Expression.parse(dim).value({**self.known(), **self._symbols()})
-            except LayoutError:
-                value = None
-            if value is not None and value > 0:
+        for value in (self.told(dim), self._by_symbol(dim)):
+            if value is not None:
                 return value
         if index == 0 and len(port.dims or ()) > 1:
             return self.axes["batch"]
         return self.guess(OTHER, dim, f"{port.name}[{index}]")
 
-    def _symbol(self, symbol: str) -> int | None:
-        return self._symbols().get(symbol, self.known().get(symbol))
-
-    def _symbols(self) -> dict[str, int]:
-        """Returns the symbolic dims of caches with their present sizes."""
-        found = {}
-        for cache in self.binding.caches:
-            for tensor in cache.past:
-                for axis, size in tensor.sizes.items():
-                    if isinstance(size, str) and (now := self.caches.get(f"{cache.spec.name}.{axis}")) is not None:
-                        found[size] = now
-        return found
+    def _by_symbol(self, dim: Dim) -> int | None:
+        """Returns a size that was fed elsewhere under the same symbol, or what a symbol like `past + 1` comes to."""
+        if not isinstance(dim, str):
+            return None
+        if dim in self.symbols:
+            return self.symbols[dim]
+        try:
+            value = Expression.parse(dim).value({**self.known(), **self.symbols})
+        except LayoutError:
+            return None
+        return value if value is not None and value > 0 else None
 
     def see(self, state: Mapping[str, Array]) -> None:
         """Notes the sizes of the caches as they are now."""
         for cache in self.binding.caches:
             for tensor in cache.past:
-                told = {axis: size for axis, size in tensor.sizes.items() if isinstance(size, int) and axis != "time"}
-                for axis, size in tensor.spec.layout.bind(state[tensor.port.name].shape, told).items():
-                    if isinstance(size, int):
-                        self.caches[f"{cache.spec.name}.{axis}"] = size
+                array = state[tensor.port.name]
+                self.learn(tensor.port, None, array.shape)
+                for axis, size in axis_sizes(tensor, array).items():
+                    self.caches[f"{cache.spec.name}.{axis}"] = size
+
+
+def axis_sizes(tensor: BoundTensor, array: Array) -> dict[str, int]:
+    """Returns the size of each axis of a cache's tensor as it is now."""
+    told = {axis: size for axis, size in tensor.sizes.items() if isinstance(size, int) and axis != "time"}
+    return {axis: size for axis, size in tensor.spec.layout.bind(array.shape, told).items() if isinstance(size, int)}
+
+
+def require_names(plan: Plan, names: Iterable[str]) -> None:
+    """Checks that sizes which the user gave belong to something.
+
+    Raises:
+        UsageError: No axis, symbolic dim or metadata key has this name.
+    """
+    binding = plan.binding
+    ports = (*binding.signature.inputs, *binding.signature.outputs)
+    dims = {dim for port in ports for dim in port.dims or () if isinstance(dim, str)}
+    axes = {axis for known in known_inputs(binding).values() for axis in known.spec.layout.axes}
+    axes |= {axis for cache in binding.caches for axis in cache.spec.axes}
+    axes |= {f"{cache.spec.name}.{axis}" for cache in binding.caches for axis in cache.spec.axes}
+    inner = {name for known in known_inputs(binding).values() for text in known.sizes.values() for name in text.names}
+    for name in names:
+        if name not in dims | axes | inner | set(binding.signature.metadata):
+            hint = f"symbolic dims: {', '.join(sorted(dims)) or 'none'}; axes: {', '.join(sorted(axes))}"
+            raise UsageError("no dim or axis has this name", where=f"--size {name}", hint=hint)
 
 
 def start_sizes(plan: Plan, given: Mapping[str, int], profile: Profile) -> Sizes:

@@ -54,7 +54,7 @@ class Stream:
         try:
             fetched = self._session.run(feeds)
         except DriveError as error:
-            raise _explained(error, self._drive, inputs, self._tick) from None
+            raise _explained(error, self._drive, feeds, self._tick) from None
         tick = Tick(self._tick, inputs, self._state, self._put_out, fetched)
         self._state = next_state(self._state, self._drive.plan.binding.pairs, fetched)
         self._put_out += self._drive.advance(feeds, fetched)
@@ -67,12 +67,19 @@ def next_state(state: Mapping[str, Array], pairs: Mapping[str, str], fetched: Ma
     return {name: fetched[pairs[name]] if name in pairs else array for name, array in state.items()}
 
 
-def _explained(error: DriveError, drive: Drive, inputs: Mapping[str, Array], tick: int) -> DriveError:
+def _explained(error: DriveError, drive: Drive, feeds: Mapping[str, Array], tick: int) -> DriveError:
     """Returns the error with what was fed and what the user can set."""
-    fed = ", ".join(f"{name} {list(array.shape)} ({drive.fed.get(name, '')})" for name, array in inputs.items())
-    port = error.where or next(iter(inputs), "PORT")
-    options = [f"--size {name}=N (was {size})" for name, size in sorted(drive.guesses.items())]
-    options += [f"--feed {port}=constant:N", "--inputs FILE.npz", "--no-verify"]
+    fed = ", ".join(f"{name} {list(array.shape)} ({drive.fed.get(name, 'state')})" for name, array in feeds.items())
+    sizes: dict[str, int] = {}
+    for port in drive.plan.binding.signature.inputs:
+        dims = zip(port.dims or (), feeds[port.name].shape, strict=False)
+        sizes |= {dim: size for dim, size in dims if isinstance(dim, str)}
+    options = [f"--size {name}=N (it is {size})" for name, size in sizes.items()]
+    # Noise is rarely what a model chokes on; an offset or a mask is.
+    choice = [name for name in feeds if drive.fed.get(name) not in (None, "features")] or list(feeds)
+    options += [f"--feed {error.where or choice[0]}=constant:N", "--inputs FILE.npz", "--no-verify"]
+    if tick:
+        options.insert(0, f"--ticks {tick}")
     where = f"{error.where}, tick {tick}" if error.where else f"tick {tick}"
     message = f"the source cannot be driven: {error.message}"
-    return DriveError(message, where=where, hint=f"fed: {fed}\n  to set: {'; '.join(options)}")
+    return DriveError(message, where=where, hint=f"it was fed {fed}\n  change that with {'; '.join(options)}")

@@ -13,19 +13,20 @@ other than movement reads whole, one whose whole `Shape` is needed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxfix.convention.signature import Dim
+from onnxfix.surgery.emit import Counter as NodeCounter
+from onnxfix.surgery.emit import Emitter
 from onnxfix.surgery.movement import is_movement, outputs_of
 from onnxfix.surgery.routes import extent_of, leaf
-from onnxfix.surgery.view import Leaf, View, Views
+from onnxfix.surgery.view import Join, View, Views
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node
-    from onnxfix.surgery.emit import Emitter
 
 
 class Canceller:
@@ -53,37 +54,67 @@ class Canceller:
     # The way in
 
     def follow(self, caches: Mapping[str, View], shown: Mapping[str, str]) -> None:
-        """Replaces the caches, and what is moved out of them, by the smallest expressions of the same content.
+        """Replaces a cache, and what is moved out of it, by the smallest expressions of the same content.
 
         Args:
-            caches: The view of each old cache input, by the name that it has in the graph now.
+            caches: The view of each old input of one cache, by the name that it has in the graph now.
             shown: The names that users know them by.
         """
-        self._known.update(caches)
-        queue = list(caches)
-        while queue:
-            name = queue.pop(0)
-            for node in self.graph.consumers(name):
-                queue += self._absorb(node)
-        for name in list(self._known):
+        known, absorbed, splits = self._explore(caches)
+        for parts in splits:
+            self.emitter.prefer_split(parts)
+        needed = [view for name, view in known.items() if self._readers(name, absorbed)]
+        if self._cost(needed, splits) - len(absorbed) > self._cost(caches.values()):
+            known, absorbed = dict(caches), {}
+        self._known.update(known)
+        self._absorbed.update(absorbed)
+        self.fired.update(node.op_type for node in absorbed)
+        for name in known:
             self._serve(name, shown)
 
-    def _absorb(self, node: Node) -> list[str]:
-        """Takes a movement node into views; returns the outputs that are now known."""
-        if node in self._absorbed or not is_movement(node):
-            return []
+    def _explore(self, caches: Mapping[str, View]) -> tuple[dict[str, View], dict[Node, None], list[list[View]]]:
+        """Returns the tensors that are movement of the caches, the nodes that move them, and what Splits yield."""
+        known = dict(caches)
+        absorbed: dict[Node, None] = {}
+        splits: list[list[View]] = []
+        queue = list(caches)
+        while queue:
+            for node in self.graph.consumers(queue.pop(0)):
+                found = None if node in absorbed else self._moved(node, known)
+                if found is None:
+                    continue
+                absorbed[node] = None
+                if node.op_type == "Split":
+                    splits.append(found)
+                fresh = {name: view for name, view in zip(node.outputs, found, strict=True) if name}
+                known.update(fresh)
+                queue += fresh
+        return known, absorbed, splits
+
+    def _moved(self, node: Node, known: Mapping[str, View]) -> list[View] | None:
+        """Returns the views of a movement node's outputs; None for other nodes, and where an input is not known."""
+        if not is_movement(node):
+            return None
         whole = node.op_type == "Concat"
-        inputs = [self._known.get(name) if whole or index == 0 else None for index, name in enumerate(node.inputs)]
+        inputs = [known.get(name) if whole or index == 0 else None for index, name in enumerate(node.inputs)]
         if inputs[0] is None or (whole and None in inputs):
-            return []
-        found = outputs_of(node, inputs, self.graph, self.views)
-        if found is None:
-            return []
-        self._absorbed[node] = None
-        self.fired[node.op_type] += 1
-        fresh = {name: view for name, view in zip(node.outputs, found, strict=True) if name}
-        self._known.update(fresh)
-        return list(fresh)
+            return None
+        return outputs_of(node, inputs, self.graph, self.views)
+
+    def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int:
+        """Returns how many nodes it takes to make tensors of these views."""
+        counter = NodeCounter(self.graph.opset)
+        emitter = Emitter(counter, self.views)
+        for parts in splits:
+            emitter.prefer_split(parts)
+        for view in views:
+            emitter.tensor(view)
+        return counter.nodes
+
+    def _readers(self, name: str, absorbed: Mapping[Node, None]) -> list[Node]:
+        """Returns the nodes that need a tensor as it is: all that read it but movement, and Shape."""
+        direct = [node for node in self.graph.consumers(name) if node not in absorbed and node.op_type != "Shape"]
+        return [*direct, *self.graph.capturers(name)]
 
     def _serve(self, name: str, shown: Mapping[str, str]) -> None:
         """Gives the readers of a known tensor that are no movement a tensor of the same content."""
@@ -101,10 +132,9 @@ class Canceller:
             name = inner
         if not readers and not captured:
             return
-        if name in shown:
+        if name in shown and _has_join(view):
             whom = "a nested graph" if captured else ", ".join(sorted({node.op_type for node in readers}))
-            if not isinstance(view, Leaf):
-                self.refused.append(f"{shown[name]} is read whole by {whom}")
+            self.refused.append(f"{shown[name]} is read whole by {whom}")
         made = self.emitter.tensor(view)
         if captured:
             self.graph.replace_uses(name, made)
@@ -178,25 +208,31 @@ class Canceller:
 
     # The way out
 
-    def look_through(self, outputs: Mapping[str, View]) -> dict[str, View]:
-        """Returns the view of each old output over what stays in the graph anyway.
+    def look_through(
+        self, outputs: Mapping[str, View], plan: Callable[[Mapping[str, View]], dict[str, View]]
+    ) -> dict[str, View]:
+        """Returns the views of a cache's new outputs over what stays in the graph anyway.
 
         Args:
-            outputs: The old outputs as leaves, by the name that they have in the graph now.
+            outputs: The old outputs of one cache as leaves, by the name that they have in the graph now.
+            plan: Makes the new outputs of the old ones.
         """
         dying = self._dying(outputs)
         found: dict[str, View] = {}
+        seen = []
         for node in dying:
-            inputs = [
-                self._seen(name, found) if node.op_type == "Concat" or index == 0 else None
-                for index, name in enumerate(node.inputs)
-            ]
-            made = (
-                None if any(view is None for view in inputs[:1]) else outputs_of(node, inputs, self.graph, self.views)
-            )
-            found.update(zip(node.outputs, made or [], strict=False))
-            self.fired[node.op_type] += made is not None
-        return {name: found.get(name) or self._known.get(name) or view for name, view in outputs.items()}
+            whole = node.op_type == "Concat"
+            inputs = [self._seen(name, found) if whole or not index else None for index, name in enumerate(node.inputs)]
+            made = None if inputs[0] is None else outputs_of(node, inputs, self.graph, self.views)
+            if made is not None:
+                seen.append(node)
+                found.update(zip(node.outputs, made, strict=True))
+        direct = plan(outputs)
+        through = plan({name: found.get(name) or self._known.get(name) or view for name, view in outputs.items()})
+        if self._cost(through.values()) - len(dying) > self._cost(direct.values()):
+            return direct
+        self.fired.update(node.op_type for node in seen)
+        return through
 
     def _seen(self, name: str, found: Mapping[str, View]) -> View | None:
         if name in found or name in self._known:
@@ -249,3 +285,7 @@ class Canceller:
             if self.graph.capturers(name) or any(reader not in dying for reader in self.graph.consumers(name)):
                 return False
         return True
+
+
+def _has_join(view: View) -> bool:
+    return isinstance(view, Join) or any(_has_join(one) for one in view.sources)

@@ -7,12 +7,12 @@ from 14 on (`allowzero`), Shape a range from 15 on (onnx/onnx: docs/Changelog.md
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from onnxfix.errors import RewriteError
-from onnxfix.surgery.view import Bound, Join, Leaf, Move, Size, Slice, View
+from onnxfix.surgery.view import Bound, Join, Leaf, Move, Size, Slice, View, Views, is_identity
 
 if TYPE_CHECKING:
     from onnxfix.model.attributes import Array, Attribute
@@ -46,7 +46,7 @@ class Counter:
     def __init__(self, opset: int) -> None:
         self.opset = opset
         self.nodes = 0
-        self.outputs: tuple[str, ...] = ("",)
+        self.outputs: tuple[str, ...] = ()
 
     def add_node(
         self, op_type: str, inputs: Sequence[str], outputs: int | Sequence[str] = 1, *,
@@ -54,6 +54,7 @@ class Counter:
     ) -> Counter:  # fmt: skip
         """Counts a node."""
         self.nodes += 1
+        self.outputs = ("",) * outputs if isinstance(outputs, int) else tuple(outputs)
         return self
 
     def add_constant(self, value: Array, name: str = "constant") -> str:
@@ -69,9 +70,11 @@ class Emitter:
         made: The view of every tensor that was emitted, by its name.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, views: Views) -> None:
         self.sink = sink
         self.made: dict[str, View] = {}
+        self._views = views
+        self._tiles: dict[int, tuple[Slice, ...]] = {}
         self._done: dict[int, str] = {}
 
     def tensor(self, view: View, name: str = "") -> str:
@@ -99,6 +102,15 @@ class Emitter:
         self.made[made] = view
         return made
 
+    def prefer_split(self, parts: Sequence[View]) -> None:
+        """Lets parts that make up a whole tensor come from one Split, as the graph had it, in place of Slices."""
+        tiles = tuple(part for part in parts if isinstance(part, Slice) and part.is_static and part.step == 1)
+        if len(tiles) != len(parts) or len(tiles) < 2:
+            return
+        whole = self._views.join(tiles, tiles[0].axis)
+        if whole is tiles[0].of and all(part.of is whole and part.axis == tiles[0].axis for part in tiles):
+            self._tiles.update(dict.fromkeys(map(id, tiles), tiles))
+
     def is_made(self, view: View) -> bool:
         """Whether a tensor of that content exists already."""
         return isinstance(view, Leaf) or id(view) in self._done
@@ -117,12 +129,29 @@ class Emitter:
 
     def _slice(self, view: Slice, name: str) -> str:
         if self.sink.opset < 10:
-            raise RewriteError(
-                f"opset {self.sink.opset} is too old: Slice takes its bounds as attributes",
-                hint="opset 11 is the oldest",
-            )
-        bounds = [self._bound(view.start), self._bound(view.stop), self._numbers(view.axis), self._numbers(view.step)]
-        return self._node("Slice", [self.tensor(view.of), *bounds], name)
+            message = f"opset {self.sink.opset} is too old: Slice takes its bounds as attributes"
+            raise RewriteError(message, hint="opset 11 is the oldest that onnxfix writes")
+        if id(view) in self._tiles and not name:
+            return self._split(view, self._tiles[id(view)])
+        return self._cut(self.tensor(view.of), view, view.axis, name)
+
+    def _cut(self, tensor: str, view: Slice, axis: int, name: str) -> str:
+        bounds = [self._bound(view.start), self._bound(view.stop), self._numbers(axis), self._numbers(view.step)]
+        return self._node("Slice", [tensor, *bounds], name)
+
+    def _split(self, view: Slice, tiles: tuple[Slice, ...]) -> str:
+        sizes = [size for part in tiles if isinstance(size := part.dims[part.axis], int)]
+        inputs = [self.tensor(view.of)]
+        attributes: dict[str, Attribute] = {"axis": view.axis}
+        if self.sink.opset < 13:
+            attributes["split"] = sizes
+        else:
+            inputs.append(self._numbers(*sizes))
+        node = self.sink.add_node("Split", inputs, len(tiles), attributes=attributes, name="onnxfix_Split")
+        for part, made in zip(tiles, node.outputs, strict=True):
+            self._done[id(part)] = made
+            self.made[made] = part
+        return self._done[id(view)]
 
     def _axes(self, op_type: str, tensor: str, axes: Sequence[int], name: str = "") -> str:
         if self.sink.opset < 13:
@@ -132,15 +161,19 @@ class Emitter:
     # Rearrangements
 
     def _move(self, view: Move, name: str) -> str:
+        gone = [axis for axis, sizes in enumerate(view.atoms) if not sizes]
+        for axis in gone:
+            if (index := _picked(view.of, axis)) is not None:
+                return self._pick(view, axis, index, name)
         flat = [index for group in view.groups for index in group]
         is_plain = all(len(sizes) < 2 for sizes in view.atoms) and all(len(group) < 2 for group in view.groups)
         in_order = flat == sorted(flat)
         if is_plain and in_order:
-            return self._units(view, name)
+            return self._units(view, gone, name)
         if in_order:
             return self._reshape(self.tensor(view.of), view.of.dims, view.dims, name)
         if is_plain:
-            return self._transpose(view, name)
+            return self._transpose(view, gone, name)
         sizes = [size for row in view.atoms for size in row]
         tensor = self._reshape(self.tensor(view.of), view.of.dims, sizes)
         moved = [sizes[index] for index in flat]
@@ -148,30 +181,33 @@ class Emitter:
         tensor = self._node("Transpose", [tensor], name if is_last else "", perm=flat)
         return tensor if is_last else self._reshape(tensor, moved, view.dims, name)
 
-    def _units(self, view: Move, name: str) -> str:
-        """Dims of size 1 come and go: Gather for a picked one, else Squeeze and Unsqueeze, or one Reshape for both."""
-        gone = [axis for axis, sizes in enumerate(view.atoms) if not sizes]
-        added = [axis for axis, group in enumerate(view.groups) if not group]
+    def _pick(self, view: Move, axis: int, index: int, name: str) -> str:
+        """A slice of one element whose dim goes is a Gather; slices of other axes come after it, on smaller tensors."""
         inner = view.of
-        if (
-            isinstance(inner, Slice)
-            and gone == [inner.axis]
-            and not added
-            and not self.is_made(inner)
-            and isinstance(inner.start, int)
-        ):
-            index = self.sink.add_constant(np.array(inner.start, np.int64), "onnxfix_constant")
-            return self._node("Gather", [self.tensor(inner.of), index], name, axis=inner.axis)
-        tensor = self.tensor(inner)
-        if gone and added and (shape := _constant_shape(inner.dims, view.dims)) is not None:
+        assert isinstance(inner, Slice)
+        atoms = _without(view.atoms, axis)
+        if not is_identity(atoms, view.groups):
+            picked = self._views.squeeze(inner, (axis,))
+            self.tensor(picked)
+            return self._move(Move(view.dims, picked, atoms, view.groups), name)
+        if inner.axis != axis:
+            picked = self._views.squeeze(inner.of, (axis,))
+            return self._cut(self.tensor(picked), inner, inner.axis - (axis < inner.axis), name)
+        constant = self.sink.add_constant(np.array(index, np.int64), "onnxfix_constant")
+        return self._node("Gather", [self.tensor(inner.of), constant], name, axis=axis)
+
+    def _units(self, view: Move, gone: Sequence[int], name: str) -> str:
+        """Dims of size 1 come and go: Squeeze and Unsqueeze, or one Reshape for both."""
+        added = [axis for axis, group in enumerate(view.groups) if not group]
+        tensor = self.tensor(view.of)
+        if gone and added and (shape := _constant_shape(view.of.dims, view.dims)) is not None:
             return self._node("Reshape", [tensor, self._numbers(*shape)], name)
         if gone:
             tensor = self._axes("Squeeze", tensor, gone, "" if added else name)
         return self._axes("Unsqueeze", tensor, added, name) if added else tensor
 
-    def _transpose(self, view: Move, name: str) -> str:
+    def _transpose(self, view: Move, gone: Sequence[int], name: str) -> str:
         """Unit dims that stay in number take part in the transposition."""
-        gone = [axis for axis, sizes in enumerate(view.atoms) if not sizes]
         added = [axis for axis, group in enumerate(view.groups) if not group]
         kept = min(len(gone), len(added))
         tensor = self.tensor(view.of)
@@ -230,6 +266,22 @@ class Emitter:
 
     def _factor(self, sizes: str, before: Sequence[Size], factor: str) -> str:
         return self._numbers(int(factor)) if factor.isdecimal() else self._run_time_size(sizes, before, factor)
+
+
+T = TypeVar("T")
+
+
+def _without(items: Sequence[T], index: int) -> tuple[T, ...]:
+    return (*items[:index], *items[index + 1 :])
+
+
+def _picked(view: View, axis: int) -> int | None:
+    """Returns the index that a chain of slices takes of an axis, where it takes one and knows which."""
+    while isinstance(view, Slice):
+        if view.axis == axis:
+            return view.start if view.is_static and view.dims[axis] == 1 and isinstance(view.start, int) else None
+        view = view.of
+    return None
 
 
 def _constant_shape(before: Sequence[Size], after: Sequence[Size]) -> list[int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from onnxfix.convention.plan import Plan
 from onnxfix.convention.route import Route
@@ -96,60 +97,52 @@ class _Surgery:
     def run(self, cancel: bool) -> SurgeryReport:
         types = {name: port.dtype for name in self.casts.values() if (port := self.graph.type_of(name)) is not None}
         self.graph.set_inputs(self.plan.inputs)
-        caches = self._past_views()
-        outputs = {name: self._leaf(name) for route in self.present for name in self._inner_names(route)}
-        adapters = self._count_adapters(caches, outputs)
-        emitter = Emitter(self.graph)
+        emitter = Emitter(self.graph, self.views)
         canceller = Canceller(self.graph, self.views, emitter)
+        adapters = self._count_adapters()
         shown = {inner: old for old, inner in self.inner.items()}
-        if cancel:
-            canceller.follow(caches, shown)
-            outputs = canceller.look_through(outputs)
-        else:
+        for route in self.past:
+            caches = self._past_views(route)
+            if cancel:
+                canceller.follow(caches, shown)
+                continue
             for name, view in caches.items():
                 self.graph.replace_uses(name, emitter.tensor(view))
-        self._make_outputs(self._present_views(outputs), emitter)
+        outputs: dict[str, View] = {}
+        for route in self.present:
+            leaves = self._present_leaves(route)
+            plan = partial(self._present_views, route)
+            outputs |= canceller.look_through(leaves, plan) if cancel else plan(leaves)
+        self._make_outputs(outputs, emitter)
         self._add_casts(types)
         self.graph.set_outputs(self.plan.outputs)
         self.graph.remove_dead([*self.inner.values(), *canceller.absorbed])
         self.graph.commit()
-        return SurgeryReport(
-            self.before,
-            adapters,
-            len(self.graph.nodes),
-            dict(sorted(canceller.fired.items())),
-            tuple(canceller.refused),
-        )
+        fired = dict(sorted(canceller.fired.items()))
+        return SurgeryReport(self.before, adapters, len(self.graph.nodes), fired, tuple(canceller.refused))
 
-    def _inner_names(self, route: Route) -> list[str]:
-        return [self.inner[block.name] for block in route.source]
+    def _past_views(self, route: Route) -> dict[str, View]:
+        """Returns the old inputs of a cache as views of the new ones, by the inner names of the old."""
+        made = route_views(route.inverse(), leaves_of(route.target, self.views), self.views)
+        return {self.inner[name]: view for name, view in made.items()}
 
-    def _leaf(self, name: str) -> View:
-        return leaf(name, self.graph.dims_of(name) or (), self.views)
+    def _present_leaves(self, route: Route) -> dict[str, View]:
+        """Returns the old outputs of a cache as leaves, by their inner names; dims as declared, for lack of better."""
+        return {name: leaf(name, block.dims, self.views) for block in route.source for name in [self.inner[block.name]]}
 
-    def _past_views(self) -> dict[str, View]:
-        """Returns the old cache inputs as views of the new ones, by the inner names of the old."""
-        found: dict[str, View] = {}
-        for route in self.past:
-            made = route_views(route.inverse(), leaves_of(route.target, self.views), self.views)
-            found |= {self.inner[name]: view for name, view in made.items()}
-        return found
+    def _present_views(self, route: Route, leaves: Mapping[str, View]) -> dict[str, View]:
+        """Returns the new outputs of a cache, given the old ones by their inner names."""
+        return route_views(route, {block.name: leaves[self.inner[block.name]] for block in route.source}, self.views)
 
-    def _present_views(self, outputs: Mapping[str, View]) -> dict[str, View]:
-        """Returns the new outputs as views, given the old ones as views."""
-        found: dict[str, View] = {}
-        for route in self.present:
-            leaves = {block.name: outputs[self.inner[block.name]] for block in route.source}
-            found |= route_views(route, leaves, self.views)
-        return found
-
-    def _count_adapters(self, caches: Mapping[str, View], outputs: Mapping[str, View]) -> int:
+    def _count_adapters(self) -> int:
         counter = Counter(self.graph.opset)
-        emitter = Emitter(counter)
-        for view in caches.values():
-            emitter.tensor(view)
-        for name, view in self._present_views(outputs).items():
-            emitter.tensor(view, name)
+        emitter = Emitter(counter, self.views)
+        for route in self.past:
+            for view in self._past_views(route).values():
+                emitter.tensor(view)
+        for route in self.present:
+            for name, view in self._present_views(route, self._present_leaves(route)).items():
+                emitter.tensor(view, name)
         return self.before + counter.nodes + len(self.plan.casts)
 
     def _make_outputs(self, outputs: Mapping[str, View], emitter: Emitter) -> None:

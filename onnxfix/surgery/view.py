@@ -224,7 +224,7 @@ class Views:
         if isinstance(of, Move) and (composed := _compose(of, atoms, groups)) is not None:
             return self.move(of.of, *composed)
         atoms, groups = _normal(of.dims, atoms, groups)
-        if _is_identity(atoms, groups):
+        if is_identity(atoms, groups):
             return of
         if isinstance(of, Join) and (spread := self._spread_move(of, atoms, groups)) is not None:
             return spread
@@ -454,7 +454,8 @@ def _moved_dims(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]
     return tuple(product(flat[index] for index in group) for group in groups)
 
 
-def _is_identity(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> bool:
+def is_identity(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> bool:
+    """Whether a rearrangement in normal form leaves everything where it is."""
     if len(atoms) != len(groups) or any(len(sizes) > 1 for sizes in atoms):
         return False
     counter = iter(range(len(atoms)))

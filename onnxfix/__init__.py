@@ -1,0 +1,62 @@
+"""onnxfix rewrites the cache interface of exported ONNX models from one convention into another, and proves the result.
+
+report = onnxfix.convert("old.onnx", "new.onnx", to="optimum")
+print(report.outcome, report.proof.max_abs)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+# Functions that bear the name of a module are bound here, once that module is loaded: its import cannot shadow them.
+from onnxfix.convert import convert
+from onnxfix.errors import ExitCode, OnnxfixError
+from onnxfix.request import open_model, plan_conversion
+
+if TYPE_CHECKING:
+    from onnxfix.convention.convention import Convention
+    from onnxfix.convention.load import load_convention
+    from onnxfix.convention.plan import Edits, Plan
+    from onnxfix.model.model import Model
+    from onnxfix.report import ConversionReport, Outcome
+    from onnxfix.verify.report import VerifyOptions, VerifyReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Convention",
+    "ConversionReport",
+    "Edits",
+    "ExitCode",
+    "Model",
+    "OnnxfixError",
+    "Outcome",
+    "Plan",
+    "VerifyOptions",
+    "VerifyReport",
+    "__version__",
+    "convert",
+    "load_convention",
+    "open_model",
+    "plan_conversion",
+]
+
+_LAZY = {
+    "ConversionReport": "onnxfix.report",
+    "Convention": "onnxfix.convention.convention",
+    "Edits": "onnxfix.convention.plan",
+    "Model": "onnxfix.model.model",
+    "Outcome": "onnxfix.report",
+    "Plan": "onnxfix.convention.plan",
+    "VerifyOptions": "onnxfix.verify.report",
+    "VerifyReport": "onnxfix.verify.report",
+    "load_convention": "onnxfix.convention.load",
+}
+"""Where each name comes from that is imported when it is first used: `onnxfix --help` must not wait for them."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module `onnxfix` has no attribute `{name}`")
+    return getattr(importlib.import_module(_LAZY[name]), name)

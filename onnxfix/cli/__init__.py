@@ -1,0 +1,5 @@
+"""The command line. Commands import what they need when they run: `onnxfix --help` loads neither numpy nor onnx."""
+
+from onnxfix.cli.main import main
+
+__all__ = ["main"]

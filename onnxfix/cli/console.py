@@ -1,0 +1,96 @@
+"""Where text goes: results to standard output, all else to standard error, colours only where a person looks on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from onnxfix.errors import LayoutError, OnnxfixError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from onnxfix.report import Json
+
+WIDE = 100_000
+"""Columns where nobody looks on: nothing is wrapped or cut in a pipe or a file."""
+
+
+def people() -> Console:
+    """Returns the console for people: standard error."""
+    return _console(stderr=True)
+
+
+def results() -> Console:
+    """Returns the console for results: standard output."""
+    return _console(stderr=False)
+
+
+def _console(*, stderr: bool) -> Console:
+    # Markup stays off: file names may hold brackets.
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table, without the blanks behind its lines where nobody looks on."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
+
+
+def print_json(value: Json) -> None:
+    """Prints a result for programs."""
+    results().out(json.dumps(value, indent=2, ensure_ascii=False), highlight=False)
+
+
+def show_error(error: OnnxfixError) -> None:
+    """Prints what is wrong, where, and what to do about it."""
+    text = Text("error: ", style="bold red")
+    text.append(f"{error.where}: " if error.where else "", style="bold")
+    text.append(error.message, style="not bold default")
+    if isinstance(error, LayoutError):
+        start, stop = error.span
+        text.append(f"\n    {error.text}\n    ", style="not bold default")
+        text.append(" " * start + "^" * max(1, stop - start), style="bold red")
+    if error.hint:
+        text.append(f"\n  {error.hint}", style="not bold cyan")
+    people().print(text, soft_wrap=True)
+
+
+def error_to_json(error: OnnxfixError) -> dict[str, Json]:
+    """Returns an error's facts."""
+    facts: dict[str, Json] = {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "where": error.where,
+        "hint": error.hint,
+        "exit_code": int(error.exit_code),
+    }
+    if isinstance(error, LayoutError):
+        facts |= {"text": error.text, "span": list(error.span)}
+    return {"outcome": "failed", "error": facts}
+
+
+def bytes_text(count: int) -> str:
+    """Returns a number of bytes for people."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Returns a number with its noun: `1 tick`, `12,345 values`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,74 @@
+"""One conversion as the command line asks for it: preview or run, told to people or to programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxfix.cli.console import people, print_json, results
+from onnxfix.cli.progress import StageProgress
+from onnxfix.cli.summary import show_diff, show_plan, show_report
+from onnxfix.convert import convert
+from onnxfix.errors import ExitCode
+from onnxfix.report import Outcome, report_of
+from onnxfix.request import open_model, plan_conversion
+
+if TYPE_CHECKING:
+    from onnxfix.convention.plan import Edits
+    from onnxfix.verify.report import VerifyOptions
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `onnxfix convert` was asked to do; see `onnxfix.convert` for most of it."""
+
+    old: Path
+    to: tuple[str, ...] | None
+    from_: tuple[str, ...] | None
+    sizes: Mapping[str, int]
+    edits: Edits
+    simplify: bool
+    cancel: bool
+    stamp: bool
+    verify: bool | VerifyOptions
+    is_quiet: bool
+    as_json: bool
+
+    def run(self, new: Path) -> int:
+        """Converts, and reports what was done."""
+        with StageProgress(self.is_quiet) as progress:
+            report = convert(
+                self.old, new, to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits,
+                simplify=self.simplify, cancel=self.cancel, verify=self.verify, stamp=self.stamp, progress=progress,
+            )  # fmt: skip
+        if not self.is_quiet:
+            show_report(people(), report)
+        if self.as_json:
+            print_json(report.to_json())
+        return ExitCode.OK
+
+    def preview(self, *, diff: bool) -> int:
+        """Says what would be done, and writes nothing."""
+        plan = plan_conversion(open_model(self.old), to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits)
+        report = report_of(plan, str(self.old), "")
+        lines = self._diff() if diff and not plan.is_identity else []
+        if self.as_json:
+            print_json({**report.to_json(), "diff": list(lines)} if diff else report.to_json())
+        elif diff:
+            show_diff(results(), lines)
+        else:
+            show_plan(results(), report)
+        return ExitCode.OK if report.outcome is Outcome.UNCHANGED else ExitCode.WOULD_CHANGE
+
+    def _diff(self) -> list[str]:
+        from onnxfix.difference import difference
+
+        with StageProgress(self.is_quiet) as progress:
+            report = convert(
+                self.old, to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits, simplify=self.simplify,
+                cancel=self.cancel, verify=False, stamp=self.stamp, progress=progress,
+            )  # fmt: skip
+        assert report.model is not None
+        return difference(open_model(self.old), report.model, str(self.old))

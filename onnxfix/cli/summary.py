@@ -1,0 +1,179 @@
+"""What a conversion did, or would do, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxfix.cli.console import bytes_text, count_text, print_table
+from onnxfix.report import ConversionReport, Outcome
+
+if TYPE_CHECKING:
+    from onnxfix.verify.report import VerifyReport
+
+_FEW = 3
+"""Ports of one cache that are still listed one by one."""
+_GONE, _NEW, _QUIET = "red", "green", "dim"
+
+
+def show_report(console: Console, report: ConversionReport) -> None:
+    """Prints what a conversion did."""
+    if report.outcome is Outcome.UNCHANGED:
+        _show_unchanged(console, report)
+        return
+    rows = _grid()
+    for kind in ("inputs", "outputs"):
+        before, after = _port_lines(report, kind)
+        rows.add_row(kind, before)
+        rows.add_row("", Text("-> ", _QUIET) + after)
+    rows.add_row("nodes", _nodes(report))
+    rows.add_row("proof", _proof(report.proof))
+    for note in (*report.notes, *(report.proof.notes if report.proof else ())):
+        rows.add_row("note", Text(note))
+    rows.add_row("time", _time(report))
+    console.print(_headline(report, "converted", "bold green"), soft_wrap=True)
+    print_table(console, rows)
+    if report.destination:
+        console.print(_written(report), soft_wrap=True)
+
+
+def _show_unchanged(console: Console, report: ConversionReport) -> None:
+    text = Text("unchanged", style="bold green")
+    if report.target == report.speaks:
+        text.append(f"  the model speaks {report.speaks} already", style="not bold default")
+    else:
+        text.append(
+            f"  the model speaks {report.speaks}, for which {report.target} is the same", style="not bold default"
+        )
+    console.print(text, soft_wrap=True)
+    for note in report.notes:
+        console.print(f"  note   {note}", soft_wrap=True)
+    if report.destination:
+        console.print(_written(report), soft_wrap=True)
+
+
+def _headline(report: ConversionReport, word: str, style: str) -> Text:
+    text = Text(word, style=style)
+    text.append(f"  {report.speaks}", style="not bold default")
+    text.append(" -> ", style=f"not bold {_QUIET}")
+    text.append(report.target, style="bold default")
+    return text
+
+
+def _grid() -> Table:
+    rows = Table.grid(padding=(0, 2, 0, 0))
+    rows.add_column(style="cyan", no_wrap=True)
+    rows.add_column(overflow="fold")
+    return rows
+
+
+def _port_lines(report: ConversionReport, kind: str) -> tuple[Text, Text]:
+    """Returns the ports before and after, those of one cache abbreviated, what went red and what came green."""
+    families_before, families_after = [], []
+    for cache in report.caches:
+        past = kind == "inputs"
+        families_before.append(cache.past_before if past else cache.present_before)
+        families_after.append(cache.past_after if past else cache.present_after)
+    before = [port.name for port in (report.before.inputs if kind == "inputs" else report.before.outputs)]
+    after = [port.name for port in (report.after.inputs if kind == "inputs" else report.after.outputs)]
+    return (
+        _listed(before, families_before, set(before) - set(after), _GONE),
+        _listed(after, families_after, set(after) - set(before), _NEW),
+    )
+
+
+def _listed(names: Sequence[str], families: Sequence[Sequence[str]], changed: set[str], style: str) -> Text:
+    text = Text()
+    for run in _runs(names, families):
+        if text:
+            text.append(", ", _QUIET)
+        marked = style if set(run) & changed else _QUIET
+        if len(run) > _FEW:
+            text.append(f"{run[0]} ... {run[-1]} ({len(run)})", marked)
+        else:
+            text.append(", ".join(run), marked)
+    return text
+
+
+def _runs(names: Sequence[str], families: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Yields neighbours that belong to one cache together, all others alone."""
+    family_of = {name: index for index, family in enumerate(families) for name in family}
+    run: list[str] = []
+    for name in names:
+        if run and not (name in family_of and family_of.get(run[-1]) == family_of[name]):
+            yield run
+            run = []
+        run.append(name)
+    if run:
+        yield run
+
+
+def _nodes(report: ConversionReport) -> Text:
+    nodes = report.nodes
+    if nodes is None:
+        return Text("as they were")
+    text = Text(str(nodes.source))
+    steps = (
+        (nodes.simplified, "simplified"), (nodes.adapters, "with adapters"), (nodes.cancelled, "after cancelling"),
+    )  # fmt: skip
+    for count, word in steps:
+        text.append(" -> ", _QUIET)
+        text.append(str(count)).append(f" {word}", _QUIET)
+    return text
+
+
+def _proof(proof: VerifyReport | None) -> Text:
+    if proof is None:
+        return Text("none: not verified, nothing is proven", style="bold yellow")
+    text = Text(f"{count_text(proof.ticks, 'tick')}, {count_text(proof.values, 'value')} compared, ")
+    if proof.is_exact:
+        text.append("all equal to the bit", style="bold green")
+        text.append(" (largest difference 0)")
+    else:
+        text.append(f"largest difference {proof.max_abs:.3g}", style="bold yellow")
+    if proof.not_observable:
+        text.append("\nnot observable in the outputs: ", style="yellow").append(_few(proof.not_observable))
+    return text
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = "; ".join(names[:_FEW])
+    return shown if len(names) <= _FEW else f"{shown}; and {len(names) - _FEW} more"
+
+
+def _time(report: ConversionReport) -> Text:
+    text = Text(f"{sum(report.seconds.values()):.1f} s")
+    slow = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.1]
+    if slow:
+        text.append(f" ({', '.join(slow)})", _QUIET)
+    return text
+
+
+def _written(report: ConversionReport) -> Text:
+    path = Path(report.destination)
+    if report.outcome is Outcome.UNCHANGED and Path(report.source).exists() and path.samefile(report.source):
+        return Text(f"{path} stays as it is", style="bold")
+    return Text(f"wrote {path}", style="bold").append(f" ({bytes_text(path.stat().st_size)})", f"not bold {_QUIET}")
+
+
+def show_plan(console: Console, report: ConversionReport) -> None:
+    """Prints what a conversion would do."""
+    if report.outcome is Outcome.UNCHANGED:
+        console.print(f"unchanged: the model speaks {report.speaks} already", soft_wrap=True)
+        return
+    console.print(_headline(report, "would convert", "bold yellow"), soft_wrap=True)
+    for line in report.plan:
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def show_diff(console: Console, lines: Iterable[str]) -> None:
+    """Prints a unified diff."""
+    styles = {"---": "bold", "+++": "bold", "@@ ": "cyan"}
+    for line in lines:
+        style = styles.get(line[:3]) or {"+": _NEW, "-": _GONE}.get(line[:1], "")
+        console.print(Text(line, style), soft_wrap=True)

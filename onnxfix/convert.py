@@ -1,0 +1,237 @@
+"""The straight road for one model: load, detect, plan, simplify, rewrite, check, write, verify, and only then show.
+
+Everything heavy is imported on the way, where it is needed: `onnxfix --help` passes through this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from onnxfix.errors import RewriteError
+from onnxfix.request import open_model, plan_conversion
+
+if TYPE_CHECKING:
+    from onnxfix.convention.plan import Edits, Plan
+    from onnxfix.model.model import Model
+    from onnxfix.report import ConversionReport
+    from onnxfix.request import Source, Speech
+    from onnxfix.verify.report import VerifyOptions, VerifyReport
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Is told the stage (`load`, `plan`, `simplify`, `rewrite`, `check`, `write`, `verify`), how many of its steps are done
+and how many there are; 0 of 0 where it has none."""
+
+
+def convert(
+    source: Source,
+    destination: str | Path | None = None,
+    *,
+    to: Speech | None = None,
+    from_: Speech | None = None,
+    sizes: Mapping[str, int] | None = None,
+    edits: Edits | None = None,
+    simplify: bool = True,
+    cancel: bool = True,
+    verify: bool | VerifyOptions = True,
+    stamp: bool = True,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Converts one model from the cache convention that it speaks into another.
+
+    The source is never modified, and the destination shows the whole result or nothing new, whatever goes wrong.
+
+    Args:
+        source: A file, or a model in memory, which is not modified either.
+        destination: Where the result goes; it may be the source. None leaves it in memory, as
+            `ConversionReport.model`.
+        to: A convention of the library by name, a TOML file, a sentence or several (one a cache), or a `Convention`.
+            None: the convention that replaced the source's upstream.
+        from_: The convention of the source, in the same forms; None: it is detected.
+        sizes: Sizes that neither dims nor metadata tell, by axis (`head`), cache and axis (`attention.head`) or
+            symbolic dim.
+        edits: Ports to rename or cast, and dims to set, besides.
+        simplify: Whether to simplify the graph first; without it fewer adapters cancel.
+        cancel: Whether to cancel the adapters against the graph.
+        verify: Whether, or how, source and result are driven side by side before the result is shown.
+        stamp: Whether to write entries `onnxfix.*` into `metadata_props`.
+        progress: Is told how far the conversion is.
+
+    Raises:
+        OnnxfixError: The conversion failed; `onnxfix.errors` has the kinds.
+    """
+    from onnxfix.report import NodeCounts, Outcome, report_of
+    from onnxfix.surgery.rewrite import rewrite
+
+    clock = _Clock(progress)
+    with clock.stage("load"):
+        original = open_model(source)
+    with clock.stage("plan"):
+        plan = plan_conversion(original, to=to, from_=from_, sizes=sizes, edits=edits)
+        report = report_of(plan, str(original.path or ""), str(destination or ""))
+    if plan.is_identity:
+        with clock.stage("write"):
+            _copy(original, destination)
+        return replace(report, seconds=clock.seconds, model=original if destination is None else None)
+    with clock.stage("check"):
+        options = _options(verify, clock)
+        digest = _digest(original)
+        complaint = original.complaint()
+    model = original if isinstance(source, str | Path) else _duplicate(original)
+    nodes = len(model.proto.graph.node)
+    with clock.stage("simplify"):
+        notes = _simplify(model) if simplify else ("not simplified, as asked: fewer adapters cancel",)
+    with clock.stage("rewrite"):
+        surgery = rewrite(model, plan, cancel=cancel)
+    with clock.stage("check"):
+        _require_planned_ports(model, plan)
+        model.require_no_new_complaint(complaint)
+        if stamp:
+            _stamp(model, plan, digest, options)
+    proof = _deliver(model, original, destination, plan, options, clock)
+    return replace(
+        report,
+        outcome=Outcome.CONVERTED,
+        nodes=NodeCounts(nodes, surgery.nodes_before, surgery.nodes_adapters, surgery.nodes_after),
+        fired=surgery.fired,
+        refused=surgery.refused,
+        proof=proof,
+        notes=(*report.notes, *notes),
+        seconds=clock.seconds,
+        model=model if destination is None else None,
+    )
+
+
+def _options(verify: bool | VerifyOptions, clock: _Clock) -> VerifyOptions | None:
+    """Returns how to verify, with the clock told of every tick; None for not at all."""
+    from onnxfix.verify.report import VerifyOptions
+
+    if verify is False:
+        return None
+    options = VerifyOptions() if verify is True else verify
+    own = options.progress
+
+    def tell(done: int, total: int) -> None:
+        clock.tell("verify", done, total)
+        if own is not None:
+            own(done, total)
+
+    return replace(options, progress=tell)
+
+
+def _digest(model: Model) -> str:
+    return model.source_sha256 or hashlib.sha256(model.proto.SerializeToString()).hexdigest()
+
+
+def _duplicate(model: Model) -> Model:
+    """Returns a copy that may be changed."""
+    from onnxfix.model.model import Model
+
+    proto = type(model.proto)()
+    proto.CopyFrom(model.proto)
+    return Model(proto, path=model.path, folder=model.folder, source_sha256=model.source_sha256)
+
+
+def _require_planned_ports(model: Model, plan: Plan) -> None:
+    signature = model.signature()
+    for kind, planned, made in (("input", plan.inputs, signature.inputs), ("output", plan.outputs, signature.outputs)):
+        if planned != made:
+            wrong = next((port.name for port in planned if port not in made), planned[0].name)
+            message = f"the rewritten model does not have the {kind} `{wrong}` as planned"
+            raise RewriteError(message, where=model.name, hint="this is a fault of onnxfix: please report it")
+
+
+def _stamp(model: Model, plan: Plan, digest: str, options: VerifyOptions | None) -> None:
+    """Says in the model where it came from; entries of an earlier conversion are replaced."""
+    from onnxfix import __version__
+
+    model.set_metadata("onnxfix.version", __version__)
+    model.set_metadata("onnxfix.from", str(plan.binding.convention))
+    model.set_metadata("onnxfix.to", str(plan.target or plan.binding.convention))
+    model.set_metadata("onnxfix.source_sha256", digest)
+    model.set_metadata("onnxfix.verified", f"{options.ticks} ticks" if options else "no")
+
+
+def _copy(model: Model, destination: str | Path | None) -> None:
+    """Writes the model as it is, unless it stands there already."""
+    if destination is None:
+        return
+    path = Path(destination)
+    if model.path is not None and path.exists() and path.samefile(model.path):
+        return
+    model.save(path)
+
+
+def _simplify(model: Model) -> tuple[str, ...]:
+    """Simplifies the graph in place, and returns what the user should know of it."""
+    from onnxfix.surgery.simplify import simplify
+
+    report = simplify(model)
+    return () if report.is_taken else (f"not simplified: {report.reason}",)
+
+
+def _deliver(
+    model: Model,
+    original: Model,
+    destination: str | Path | None,
+    plan: Plan,
+    options: VerifyOptions | None,
+    clock: _Clock,
+) -> VerifyReport | None:
+    """Writes the result under a temporary name, proves it there, and only then moves it into place."""
+    if destination is None and options is None:
+        return None
+    with contextlib.ExitStack() as stack:
+        with clock.stage("write"):
+            path = _scratch(stack) / "result.onnx" if destination is None else Path(destination)
+            staged = stack.enter_context(model.stage(path))
+        proof = None
+        if options is not None:
+            from onnxfix.verify.lockstep import verify
+
+            with clock.stage("verify"):
+                proof = verify(_source_file(original, model, stack), staged.path, plan, options)
+        if destination is not None:
+            with clock.stage("write"):
+                staged.commit()
+        return proof
+
+
+def _source_file(original: Model, model: Model, stack: contextlib.ExitStack) -> Path:
+    """Returns a file with the source: its own, or a temporary one for a model that came from memory."""
+    if original is model and model.path is not None:
+        return model.path
+    return stack.enter_context(original.stage(_scratch(stack) / "source.onnx")).path
+
+
+def _scratch(stack: contextlib.ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxfix-")))
+
+
+class _Clock:
+    """Takes the time of each stage, and tells how far the conversion is."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a block; blocks of one name are added up."""
+        self.tell(name, 0, 0)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def tell(self, name: str, done: int, total: int) -> None:
+        """Passes on how far a stage is."""
+        if self._progress is not None:
+            self._progress(name, done, total)

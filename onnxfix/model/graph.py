@@ -8,7 +8,7 @@ types; only new nodes are written by its exporter. What nobody touched is not wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,12 +18,15 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxfix.convention.signature import Dim, Port
 from onnxfix.errors import RewriteError
-from onnxfix.model import scopes
-from onnxfix.model.attributes import Array, Attribute, attributes_of, constant_value, tensor_value
-from onnxfix.model.external import graphs_of
+from onnxfix.model import scopes, writing
+from onnxfix.model.attributes import Array, Attribute, constant_value, tensor_value
 from onnxfix.model.model import Model
-from onnxfix.model.ports import describe, dtype_name, port_of
+from onnxfix.model.node import Link, Node, Value, ordered
+from onnxfix.model.ports import dtype_name, port_of
 from onnxfix.model.shapes import infer_shapes
+from onnxfix.model.writing import PortEntry
+
+__all__ = ["Array", "Attribute", "GraphView", "Node"]
 
 
 class _Tensor(gs.Variable):  # type: ignore[misc]
@@ -40,94 +43,6 @@ class _Link(gs.Node):  # type: ignore[misc]
     __hash__ = object.__hash__
 
 
-class Node:
-    """A node of the main graph, until it is removed.
-
-    Attributes:
-        op_type: The operator.
-        domain: Its operator set; empty for ONNX's own.
-        name: The node's name; may be empty.
-    """
-
-    def __init__(self, link: _Link, proto: onnx.NodeProto, arity: int) -> None:
-        self._link = link
-        self._proto = proto
-        # Graphsurgeon's node reads the inputs first, and then what its nested graphs capture.
-        self._arity = arity
-        self._written_captures = self.captures
-        self._attributes: Mapping[str, Attribute] | None = None
-        self.op_type: str = link.op
-        self.domain: str = link.domain or ""
-        self.name: str = link.name
-
-    def __repr__(self) -> str:
-        return f"<{self.op_type} `{self.name}`: {', '.join(self.inputs)} -> {', '.join(self.outputs)}>"
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The names of what the node reads; empty for an optional input that is left out."""
-        return tuple(tensor.name for tensor in self._link.inputs[: self._arity])
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of what the node produces; empty for an optional output that is left out."""
-        return tuple(tensor.name for tensor in self._link.outputs)
-
-    @property
-    def captures(self) -> tuple[str, ...]:
-        """The names that the node's nested graphs read from the main graph, at any depth."""
-        return tuple(tensor.name for tensor in self._link.inputs[self._arity :])
-
-    @property
-    def has_graphs(self) -> bool:
-        """Says whether the node carries nested graphs (`If`, `Loop`, `Scan`)."""
-        return next(graphs_of(self._proto), None) is not None
-
-    @property
-    def attributes(self) -> Mapping[str, Attribute]:
-        """The attributes in plain Python, without graphs, types, and tensors that are weights."""
-        if self._attributes is None:
-            self._attributes = attributes_of(self._proto)
-        return self._attributes
-
-    def integer(self, name: str, default: int) -> int:
-        """Returns an attribute that is one integer; `default` where the node has none of that name."""
-        value = self.attributes.get(name)
-        return value if isinstance(value, int) else default
-
-    def integers(self, name: str) -> tuple[int, ...] | None:
-        """Returns an attribute that is a list of integers; None where the node has none of that name."""
-        value = self.attributes.get(name)
-        return tuple(int(entry) for entry in value) if isinstance(value, list) else None
-
-    def string(self, name: str, default: str) -> str:
-        """Returns an attribute that is one string; `default` where the node has none of that name."""
-        value = self.attributes.get(name)
-        return value if isinstance(value, str) else default
-
-
-@dataclass
-class _Entry:
-    """A graph input or output: its value, its message in the file, and what it shall become."""
-
-    tensor: _Tensor
-    proto: onnx.ValueInfoProto | None
-    wanted: Port | None = None
-
-    @property
-    def port(self) -> Port:
-        known = self.wanted or port_of(self.proto or onnx.ValueInfoProto())
-        return replace(known, name=self.tensor.name)
-
-    def written(self) -> onnx.ValueInfoProto:
-        """Returns the message, changed no more than the caller wants."""
-        value = onnx.ValueInfoProto()
-        if self.proto is not None:
-            value.CopyFrom(self.proto)
-        describe(value, self.port)
-        return value
-
-
 class GraphView:
     """A model's main graph, by names.
 
@@ -142,23 +57,23 @@ class GraphView:
         self.model = model
         self._taken = scopes.all_names(model.proto)
         self._counters: dict[str, int] = {}
-        self._tensors: dict[str, _Tensor] = {}
-        self._nodes: dict[_Link, Node] = {}
-        self._types: dict[_Tensor, Port] = {}
-        self._constants: dict[_Tensor, Array | None] = {}
-        self._shared: dict[tuple[str, tuple[int, ...], bytes], _Tensor] = {}
+        self._tensors: dict[str, Value] = {}
+        self._nodes: dict[Link, Node] = {}
+        self._types: dict[Value, Port] = {}
+        self._constants: dict[Value, Array | None] = {}
+        self._shared: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._read_graph(model.proto.graph)
         self._missing_before = {tensor for tensor in self._tensors.values() if not self._is_provided(tensor)}
         self._forget_edits()
 
     def _read_graph(self, graph: onnx.GraphProto) -> None:
-        self._initializers: dict[_Tensor, onnx.TensorProto | onnx.SparseTensorProto] = {}
+        self._initializers: dict[Value, onnx.TensorProto | onnx.SparseTensorProto] = {}
         for tensor in graph.initializer:
             self._initializers[self._tensor(tensor.name)] = tensor
         for sparse in graph.sparse_initializer:
             self._initializers[self._tensor(sparse.values.name)] = sparse
-        self._note_inputs([_Entry(self._tensor(value.name), value) for value in graph.input])
-        self._note_outputs([_Entry(self._tensor(value.name), value) for value in graph.output])
+        self._note_inputs([PortEntry(self._tensor(value.name), value) for value in graph.input])
+        self._note_outputs([PortEntry(self._tensor(value.name), value) for value in graph.output])
         for proto in graph.node:
             self._note_node(proto)
         self._note_types(graph)
@@ -175,17 +90,16 @@ class GraphView:
         return node
 
     def _forget_edits(self) -> None:
-        self._touched: dict[_Link, None] = {}
-        self._added: dict[_Link, None] = {}
+        self._touched: dict[Link, None] = {}
+        self._added: dict[Link, None] = {}
         self._removed: list[Node] = []
-        self._added_initializers: dict[_Tensor, onnx.TensorProto] = {}
+        self._added_initializers: dict[Value, onnx.TensorProto] = {}
         self._removed_initializers: list[onnx.TensorProto | onnx.SparseTensorProto] = []
-        self._unplugged: dict[_Tensor, None] = {}
-        self._renamed: dict[_Tensor, str] = {}
+        self._unplugged: dict[Value, None] = {}
+        self._renamed: dict[Value, str] = {}
         self._ports_changed = False
-        self._new_ports: set[str] = set()
 
-    def _tensor(self, name: str) -> _Tensor:
+    def _tensor(self, name: str) -> Value:
         if not name:
             return _Tensor("")
         tensor = self._tensors.get(name)
@@ -193,13 +107,13 @@ class GraphView:
             tensor = self._tensors[name] = _Tensor(name)
         return tensor
 
-    def _note_inputs(self, entries: list[_Entry]) -> None:
+    def _note_inputs(self, entries: list[PortEntry]) -> None:
         self._inputs = entries
-        self._input_tensors = {entry.tensor for entry in entries}
+        self._input_tensors = {entry.value for entry in entries}
 
-    def _note_outputs(self, entries: list[_Entry]) -> None:
+    def _note_outputs(self, entries: list[PortEntry]) -> None:
         self._outputs = entries
-        self._output_tensors = {entry.tensor for entry in entries}
+        self._output_tensors = {entry.value for entry in entries}
 
     def _note_types(self, graph: onnx.GraphProto) -> None:
         for values in (graph.value_info, graph.output, graph.input):
@@ -222,7 +136,7 @@ class GraphView:
     @property
     def inputs(self) -> tuple[Port, ...]:
         """The graph's inputs, in order, without those that have an initializer."""
-        return tuple(entry.port for entry in self._inputs if entry.tensor not in self._initializers)
+        return tuple(entry.port for entry in self._inputs if entry.value not in self._initializers)
 
     @property
     def outputs(self) -> tuple[Port, ...]:
@@ -306,19 +220,19 @@ class GraphView:
         tensor = self._tensors.get(name)
         return [] if tensor is None else [self._nodes[link] for link in dict.fromkeys(tensor.outputs)]
 
-    def _is_provided(self, tensor: _Tensor) -> bool:
+    def _is_provided(self, tensor: Value) -> bool:
         return bool(tensor.inputs) or tensor in self._initializers or tensor in self._input_tensors
 
-    def _is_read(self, tensor: _Tensor) -> bool:
+    def _is_read(self, tensor: Value) -> bool:
         return bool(tensor.outputs) or tensor in self._output_tensors
 
-    def _constant(self, tensor: _Tensor) -> Array | None:
+    def _constant(self, tensor: Value) -> Array | None:
         stored = self._initializers.get(tensor)
         # From IR version 4 on, an initializer that is also an input is a default that the caller may override.
         if isinstance(stored, onnx.TensorProto) and (tensor not in self._input_tensors or self.model.ir_version < 4):
             value = tensor_value(stored)
         elif tensor.inputs and tensor.inputs[0].op == "Constant":
-            value = constant_value(self._nodes[tensor.inputs[0]]._proto)
+            value = constant_value(self._nodes[tensor.inputs[0]].proto)
         else:
             value = None
         if value is not None:
@@ -391,7 +305,7 @@ class GraphView:
         for name in proto.output:
             self._unprovided(name)
         node = self._note_node(proto)
-        self._added[node._link] = None
+        self._added[node.link] = None
         return node
 
     def add_constant(self, value: Array, name: str = "constant") -> str:
@@ -425,10 +339,10 @@ class GraphView:
         Raises:
             RewriteError: There is no such value.
         """
-        if not 0 <= index < node._arity:
+        if not 0 <= index < node.arity:
             raise IndexError(f"{node} has no input {index}")
-        node._link.inputs[index] = self._known(name)
-        self._touched[node._link] = None
+        node.link.inputs[index] = self._known(name)
+        self._touched[node.link] = None
 
     def set_captures(self, node: Node, names: Mapping[str, str]) -> None:
         """Lets a node's nested graphs read other values: old names and new ones.
@@ -436,12 +350,12 @@ class GraphView:
         Raises:
             RewriteError: There is no such new value.
         """
-        for index in range(node._arity, len(node._link.inputs)):
-            old = node._link.inputs[index].name
+        for index in range(node.arity, len(node.link.inputs)):
+            old = node.link.inputs[index].name
             new = names.get(old, old)
             if new != old:
-                node._link.inputs[index] = self._known(new)
-                self._touched[node._link] = None
+                node.link.inputs[index] = self._known(new)
+                self._touched[node.link] = None
 
     def replace_uses(self, old: str, new: str) -> None:
         """Lets every node and nested graph that reads `old` read `new`; graph outputs stay what they are.
@@ -468,18 +382,20 @@ class GraphView:
             RewriteError: A name is taken by another value, or occurs twice.
         """
         self._require_distinct(ports)
-        valued = [entry for entry in self._inputs if entry.tensor in self._initializers]
-        known = {entry.tensor.name: entry for entry in self._inputs if entry.tensor not in self._initializers}
+        valued = [entry for entry in self._inputs if entry.value in self._initializers]
+        known = {entry.value.name: entry for entry in self._inputs if entry.value not in self._initializers}
         for port in ports:
             if port.name not in known:
-                known[port.name] = _Entry(self._unprovided(port.name), None)
+                known[port.name] = PortEntry(self._unprovided(port.name), None)
         # A valued input keeps its distance from the front, as far as there are that many ports.
         before = {id(entry): index for index, entry in enumerate(self._inputs)}
         entries = [self._wanted(known[port.name], port) for port in ports]
         for entry in valued:
             entries.insert(before[id(entry)], entry)
+        staying = {entry.value for entry in entries}
+        self._unplugged.update((entry.value, None) for entry in self._inputs if entry.value not in staying)
         self._note_inputs(entries)
-        self._types.update({entry.tensor: entry.port for entry in entries})
+        self._types.update({entry.value: entry.port for entry in entries})
         self._ports_changed = True
 
     def set_outputs(self, ports: Sequence[Port]) -> None:
@@ -489,8 +405,8 @@ class GraphView:
             RewriteError: There is no such value, or a name occurs twice.
         """
         self._require_distinct(ports)
-        known = {entry.tensor.name: entry for entry in self._outputs}
-        entries = (known.get(port.name) or _Entry(self._known(port.name), None) for port in ports)
+        known = {entry.value.name: entry for entry in self._outputs}
+        entries = (known.get(port.name) or PortEntry(self._known(port.name), None) for port in ports)
         self._note_outputs([self._wanted(entry, port) for entry, port in zip(entries, ports, strict=True)])
         self._ports_changed = True
 
@@ -532,7 +448,7 @@ class GraphView:
             tensor = waiting.pop()
             if self._is_read(tensor):
                 continue
-            if tensor in self._initializers and tensor not in self._input_tensors:
+            if tensor in self._initializers and not self._is_pinned(tensor):
                 self._remove_initializer(tensor)
             for link in [link for link in tensor.inputs if not any(self._is_read(other) for other in link.outputs)]:
                 waiting.extend(link.inputs)
@@ -542,9 +458,9 @@ class GraphView:
 
     def remove_node(self, node: Node) -> None:
         """Removes a node. What it produced needs another producer, or no reader, before `commit`."""
-        self._remove(node._link)
+        self._remove(node.link)
 
-    def _remove(self, link: _Link) -> None:
+    def _remove(self, link: Link) -> None:
         self._unplugged.update(dict.fromkeys(link.outputs))
         node = self._nodes.pop(link)
         link.inputs.clear()
@@ -555,18 +471,27 @@ class GraphView:
         else:
             self._removed.append(node)
 
-    def _remove_initializer(self, tensor: _Tensor) -> None:
+    def _is_pinned(self, tensor: Value) -> bool:
+        """Says whether an initializer is of use without being read: as an input's default, or in an annotation."""
+        annotations = self.model.proto.graph.quantization_annotation
+        return tensor in self._input_tensors or any(
+            parameter.value == self._written_name(tensor)
+            for annotation in annotations
+            for parameter in annotation.quant_parameter_tensor_names
+        )
+
+    def _remove_initializer(self, tensor: Value) -> None:
         stored = self._initializers.pop(tensor)
         self._unplugged[tensor] = None
         if self._added_initializers.pop(tensor, None) is None:
             self._removed_initializers.append(stored)
 
-    def _known(self, name: str) -> _Tensor:
+    def _known(self, name: str) -> Value:
         if name and name not in self._tensors:
             raise self._error(f"the graph has no value `{name}`")
         return self._tensor(name)
 
-    def _unprovided(self, name: str) -> _Tensor:
+    def _unprovided(self, name: str) -> Value:
         if self.has_value(name):
             raise self._error(f"the name `{name}` is taken by another value of the graph")
         self._taken.add(name)
@@ -580,10 +505,10 @@ class GraphView:
             if names.count(name) > 1:
                 raise self._error(f"two ports cannot both be named `{name}`")
 
-    def _wanted(self, entry: _Entry, port: Port) -> _Entry:
+    def _wanted(self, entry: PortEntry, port: Port) -> PortEntry:
         if entry.proto is None or entry.port != port:
             entry.wanted = port
-            self._types[entry.tensor] = port
+            self._types[entry.value] = port
         return entry
 
     def _error(self, message: str) -> RewriteError:
@@ -601,115 +526,55 @@ class GraphView:
         """Writes the edits into the model; what they do not touch stays byte for byte.
 
         Raises:
-            RewriteError: A node or graph output reads a value that nothing produces any more, or the edits made a
-                cycle. The model is unchanged then.
+            RewriteError: A node or graph output reads a value that nothing produces any more, the edits made a cycle,
+                or the model was changed by others meanwhile. The model is as it was then.
         """
         if not self.is_edited:
             return
-        self._require_complete()
-        order = self._order()
         graph = self.model.proto.graph
-        self._write_nodes(graph, order)
+        self._require_complete()
+        if len(graph.node) != len(self._nodes) - len(self._added) + len(self._removed):
+            raise self._error("the graph was changed while it was viewed")
+        nodes = [self._nodes[link] for link in ordered(self._nodes)]
+        new_ports = {self._written_name(e.value) for e in (*self._inputs, *self._outputs) if e.proto is None}
+        ports = [([entry.written() for entry in entries], entries) for entries in (self._inputs, self._outputs)]
+        self._write_nodes(graph, nodes)
         self._write_initializers(graph)
         if self._ports_changed:
-            self._write_ports(graph)
-        self._write_annotations(graph)
+            writing.write_ports(graph.input, *ports[0])
+            writing.write_ports(graph.output, *ports[1])
+        gone = {self._written_name(tensor) for tensor in self._unplugged if not self._is_provided(tensor)}
+        names = {old: tensor.name for tensor, old in self._renamed.items()}
+        writing.write_annotations(graph, names, gone, undescribed=gone | new_ports)
         self._forget_edits()
 
     def _require_complete(self) -> None:
-        for tensor in [*self._tensors.values()]:
+        for tensor in self._tensors.values():
             if self._is_provided(tensor) or tensor in self._missing_before or not self._is_read(tensor):
                 continue
             reader = self._nodes[tensor.outputs[0]] if tensor.outputs else "a graph output"
             raise self._error(f"nothing produces `{tensor.name}` any more, which {reader} reads")
 
-    def _order(self) -> list[Node]:
-        """Keeps the file's order, but puts every producer before its first reader."""
-        order: dict[_Link, None] = {}
-        entered: set[_Link] = set()
-        # Added nodes last: those that nobody reads, because they feed the graph's outputs, belong at the end.
-        for root in self._nodes:
-            stack = [root]
-            while stack:
-                link = stack[-1]
-                if link in order:
-                    stack.pop()
-                    continue
-                entered.add(link)
-                above = [up for tensor in link.inputs for up in tensor.inputs if up not in order]
-                if not above:
-                    order[stack.pop()] = None
-                elif any(up in entered for up in above):
-                    raise self._error(f"the edits made a cycle through {self._nodes[link]}")
-                else:
-                    stack.extend(reversed(above))
-        return [self._nodes[link] for link in order]
-
-    def _write_nodes(self, graph: onnx.GraphProto, order: list[Node]) -> None:
+    def _write_nodes(self, graph: onnx.GraphProto, nodes: list[Node]) -> None:
         for link in self._added:
-            node = self._nodes[link]
-            graph.node.append(node._proto)
-            node._proto = graph.node[-1]
+            graph.node.append(self._nodes[link].proto)
+            self._nodes[link].proto = graph.node[-1]
         for link in {**self._touched, **self._added}:
-            self._write_node(self._nodes[link])
-        # Sorting moves pointers: messages are neither copied nor changed. The removed ones gather at the end.
-        places = {id(node._proto): index for index, node in enumerate(order)}
-        graph.node.sort(key=lambda proto: places.get(id(proto), len(places)))
-        del graph.node[len(order) :]
-        self._nodes = {node._link: node for node in order}
-
-    def _write_node(self, node: Node) -> None:
-        proto = node._proto
-        if tuple(proto.input) != node.inputs:
-            proto.input[:] = node.inputs
-        if tuple(proto.output) != node.outputs:
-            proto.output[:] = node.outputs
-        pairs = zip(node._written_captures, node.captures, strict=True)
-        scopes.rename_captures(proto, {old: new for old, new in pairs if old != new}, self.fresh_name)
-        node._written_captures = node.captures
+            self._nodes[link].write(self.fresh_name)
+        writing.arrange(graph.node, [node.proto for node in nodes])
+        self._nodes = {node.link: node for node in nodes}
 
     def _write_initializers(self, graph: onnx.GraphProto) -> None:
-        gone = {id(stored) for stored in self._removed_initializers}
-        for stored in (graph.initializer, graph.sparse_initializer) if gone else ():
-            for index in reversed([index for index, entry in enumerate(stored) if id(entry) in gone]):
-                del stored[index]
+        for stored in (graph.initializer, graph.sparse_initializer):
+            writing.remove(stored, self._removed_initializers)
         for tensor, proto in self._added_initializers.items():
             graph.initializer.append(proto)
             self._initializers[tensor] = graph.initializer[-1]
         for tensor in self._renamed:
-            stored_as = self._initializers.get(tensor)
-            if stored_as is not None:
-                named = stored_as.values if isinstance(stored_as, onnx.SparseTensorProto) else stored_as
+            renamed = self._initializers.get(tensor)
+            if renamed is not None:
+                named = renamed.values if isinstance(renamed, onnx.SparseTensorProto) else renamed
                 named.name = tensor.name
 
-    def _write_ports(self, graph: onnx.GraphProto) -> None:
-        for entries, values in ((self._inputs, graph.input), (self._outputs, graph.output)):
-            written = [entry.written() for entry in entries]
-            self._new_ports.update(self._written_name(entry.tensor) for entry in entries if entry.proto is None)
-            del values[:]
-            values.extend(written)
-            for entry, value in zip(entries, values, strict=True):
-                entry.proto, entry.wanted = value, None
-
-    def _written_name(self, tensor: _Tensor) -> str:
+    def _written_name(self, tensor: Value) -> str:
         return self._renamed.get(tensor, str(tensor.name))
-
-    def _write_annotations(self, graph: onnx.GraphProto) -> None:
-        """Renames or drops what the file says of values that were renamed, removed, or became ports."""
-        names = {old: tensor.name for tensor, old in self._renamed.items()}
-        gone = {self._written_name(tensor) for tensor in self._unplugged if not self._is_provided(tensor)}
-        described = gone | self._new_ports
-        for index in reversed(range(len(graph.value_info))):
-            value = graph.value_info[index]
-            if value.name in described:
-                del graph.value_info[index]
-            elif value.name in names:
-                value.name = names[value.name]
-        for index in reversed(range(len(graph.quantization_annotation))):
-            annotation = graph.quantization_annotation[index]
-            if annotation.tensor_name in gone:
-                del graph.quantization_annotation[index]
-                continue
-            annotation.tensor_name = names.get(annotation.tensor_name, annotation.tensor_name)
-            for parameter in annotation.quant_parameter_tensor_names:
-                parameter.value = names.get(parameter.value, parameter.value)

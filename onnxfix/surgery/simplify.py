@@ -72,27 +72,53 @@ def simplify(model: Model) -> SimplifyReport:
     Ports, metadata, docs, functions and external data stay as they are, as do nodes that remain. What cannot be
     simplified is left alone, and the report says why. Simplifying the result again changes nothing.
     """
-    before = _count(model.proto.graph)
+    before = sum(1 for _ in _nodes(model.proto.graph))
     try:
         _simplify(model)
     except (SimplifyError, RewriteError) as error:
         return SimplifyReport(before, before, error.message)
-    after = _count(model.proto.graph)
-    return SimplifyReport(before, after, "" if after < before else "there is nothing to simplify")
+    return SimplifyReport(before, sum(1 for _ in _nodes(model.proto.graph)))
 
 
 def _simplify(model: Model) -> None:
+    """Changes the model.
+
+    Raises:
+        SimplifyError: There is nothing to simplify, or onnxsim cannot do it. The model is as it was.
+        RewriteError: onnxsim's result lacks a value. The model is as it was.
+    """
     if model.proto.training_info:
         raise SimplifyError("the model has training graphs, which may refer to any of its values")
     skeleton = model.skeleton().proto
     del skeleton.metadata_props[:]
+    _raise_ir_version(skeleton)
     simplified = _until_stable(skeleton)
-    if simplified is not skeleton:
-        _Merge(model, skeleton.graph, simplified.graph).run()
+    if simplified is skeleton:
+        raise SimplifyError("there is nothing to simplify")
+    _Merge(model, skeleton.graph, simplified.graph).run()
 
 
-def _count(graph: onnx.GraphProto) -> int:
-    return len(graph.node) + sum(_count(nested) for node in graph.node for nested in graphs_of(node))
+def _raise_ir_version(skeleton: onnx.ModelProto) -> None:
+    """Lets a skeleton of the oldest format have initializers that are no inputs, as onnxsim needs to add some."""
+    if skeleton.ir_version >= 4:
+        return
+    skeleton.ir_version = 4
+    valued = {tensor.name for tensor in skeleton.graph.initializer}
+    ports = [port for port in skeleton.graph.input if port.name not in valued]
+    del skeleton.graph.input[:]
+    skeleton.graph.input.extend(ports)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for nested in graphs_of(node):
+            yield from _nodes(nested)
+
+
+def _computing(model: onnx.ModelProto) -> int:
+    """Counts the nodes without constants, which may be nodes or initializers."""
+    return sum(node.op_type != "Constant" for node in _nodes(model.graph))
 
 
 def _until_stable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
@@ -105,7 +131,7 @@ def _until_stable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
     current = skeleton
     for _ in range(_ROUNDS):
         simplified = _run_onnxsim(_inferred(current))
-        if _count(simplified.graph) >= _count(current.graph):
+        if _computing(simplified) >= _computing(current):
             return current
         if [value.name for value in simplified.graph.output] != outputs:
             raise SimplifyError("onnxsim changed the outputs")

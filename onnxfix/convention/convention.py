@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnxfix.convention.expression import Expression
 from onnxfix.convention.layout import Layout, parse_layout
-from onnxfix.convention.template import Template, parse_template
+from onnxfix.convention.template import LABELS, Template, check_braces, label_text, parse_template
 from onnxfix.errors import ConventionError, LayoutError
 
 UPDATES = ("append", "window", "delta", "in-place")
@@ -24,6 +26,7 @@ ROLES = (
     "output",
     "other",
 )
+_SENTENCE = "a sentence is NAME: LAYOUT or PAST -> PRESENT: LAYOUT, for example `cache -> r_cache: layer time (kv dim)`"
 ORDERS: Mapping[str, tuple[str, ...]] = {"by layer": ("layer", "cache"), "by kind": ("cache", "kv", "hc", "layer")}
 
 
@@ -167,35 +170,12 @@ def parse_tensor(text: str, *, where: str = "") -> TensorSpec:
     Raises:
         LayoutError: It is not of that form, or an axis stands both in the name and in the layout.
     """
-    colon = _colon(text, where)
     try:
-        head = text[:colon].rstrip()
-        template = parse_template(head.lstrip(), whole=text, offset=len(head) - len(head.lstrip()))
-        layout = parse_layout(text[colon + 1 :], whole=text, offset=colon + 1)
+        colon = _colon(text)
+        return _tensor(text, (0, colon), colon + 1)
     except LayoutError as error:
         error.where = where
         raise
-    for axis in template.axes:
-        if axis in layout.axes:
-            start = text.index(axis, colon)
-            message = f"the axis `{axis}` is already spread over the names"
-            raise LayoutError(message, text=text, span=(start, start + len(axis)), where=where)
-    return TensorSpec(template, layout)
-
-
-def _colon(text: str, where: str) -> int:
-    depth = 0
-    found = -1
-    for index, letter in enumerate(text):
-        depth += (letter == "{") - (letter == "}")
-        if letter == ":" and depth == 0:
-            found = index
-    if found < 0:
-        hint = "a sentence is NAME: LAYOUT, for example `att_cache: layer head time (kv dim)`"
-        raise LayoutError(
-            "a `:` between name and layout is missing", text=text, span=(len(text), len(text)), where=where, hint=hint
-        )
-    return found
 
 
 def parse_sentence(text: str, *, where: str = "") -> tuple[TensorSpec, TensorSpec | None]:
@@ -211,14 +191,42 @@ def parse_sentence(text: str, *, where: str = "") -> tuple[TensorSpec, TensorSpe
     arrow = text.find("->")
     if arrow < 0:
         return parse_tensor(text, where=where), None
-    colon = _colon(text, where)
-    if colon < arrow:
-        message = "the layout follows once, after the second name"
-        raise LayoutError(message, text=text, span=(colon, arrow), where=where, hint="PAST -> PRESENT: LAYOUT")
-    # Blanks keep every place in the text where it was, so that carets point into what the user wrote.
-    past = parse_tensor(text[:arrow] + " " * (colon - arrow) + text[colon:], where=where)
-    present = parse_tensor(" " * (arrow + 2) + text[arrow + 2 :], where=where)
-    return past, present
+    try:
+        colon = _colon(text)
+        early = re.search(r":\s+\S", text[:arrow])
+        if early or colon < arrow:
+            span = (early.start() if early else colon, arrow)
+            raise LayoutError("the layout follows once, after the second name", text=text, span=span, hint=_SENTENCE)
+        return _tensor(text, (0, arrow), colon + 1), _tensor(text, (arrow + 2, colon), colon + 1)
+    except LayoutError as error:
+        error.where = where
+        raise
+
+
+def _tensor(text: str, name: tuple[int, int], layout: int) -> TensorSpec:
+    """Parses a name that stands at `name` in the text, and the layout that begins at `layout`."""
+    start, stop = name
+    word = text[start:stop]
+    if (arrow := word.find("->")) >= 0:
+        span = (start + arrow, start + arrow + 2)
+        raise LayoutError("there is no place for `->` here", text=text, span=span, hint=_SENTENCE)
+    template = parse_template(word.strip(), whole=text, offset=start + len(word) - len(word.lstrip()))
+    return TensorSpec(template, parse_layout(text[layout:], whole=text, offset=layout, taken=template.axes))
+
+
+def _colon(text: str) -> int:
+    """Returns where the last `:` stands outside of braces."""
+    depth = 0
+    found = -1
+    for index, letter in enumerate(text):
+        depth += (letter == "{") - (letter == "}")
+        if letter == ":" and depth == 0:
+            found = index
+    if found < 0:
+        check_braces(text, whole=text, offset=0)
+        span = (len(text), len(text) + 1)
+        raise LayoutError("a `:` and a layout are missing", text=text, span=span, hint=_SENTENCE)
+    return found
 
 
 def cache_from_specs(
@@ -228,8 +236,8 @@ def cache_from_specs(
     """Returns a cache after checking that its sentences describe one logical array.
 
     Raises:
-        ConventionError: The sentences have different axes, spread different axes over names, fix the same labels
-            twice, or past and present do not pair up.
+        ConventionError: The sentences have different axes, spread different axes over names, do not fix every label
+            once, or past and present do not pair up.
     """
     if present and len(present) != len(past):
         raise ConventionError(f"{len(past)} past and {len(present)} present sentences do not pair up", where=where)
@@ -238,47 +246,100 @@ def cache_from_specs(
             if spec.axes != past[0].axes:
                 odd = ", ".join(f"`{axis}`" for axis in sorted(spec.axes ^ past[0].axes))
                 raise ConventionError(f"`{spec}` and `{past[0]}` differ in the axes {odd}", where=f"{where}.{key}")
-            if set(spec.template.axes) != set(specs[0].template.axes):
-                raise ConventionError(
-                    f"`{spec}` and `{specs[0]}` spread different axes over names", where=f"{where}.{key}"
-                )
-        fixed = [tuple(sorted(spec.template.fixed.items())) for spec in specs]
-        if len(set(fixed)) != len(fixed):
-            raise ConventionError(
-                "two sentences describe the same tensors",
-                where=f"{where}.{key}",
-                hint="fix a label in each, for example {kv=key} and {kv=value}",
-            )
+            if set(spec.template.axes) != set(past[0].template.axes):
+                message = f"`{spec}` and `{past[0]}` spread different axes over names"
+                raise ConventionError(message, where=f"{where}.{key}")
+        _check_fixed(specs, f"{where}.{key}")
     for one, other in zip(past, present, strict=False):
-        if set(one.template.axes) != set(other.template.axes) or one.template.fixed != other.template.fixed:
-            raise ConventionError(f"the holes of `{one.template}` and `{other.template}` differ", where=where)
+        if one.template.fixed != other.template.fixed:
+            message = f"the holes of `{one.template}` and `{other.template}` are fixed to different labels"
+            raise ConventionError(message, where=where)
     return CacheSpec(name, tuple(past), tuple(present), init, update, optional)
+
+
+def _check_fixed(specs: Sequence[TensorSpec], where: str) -> None:
+    """Several sentences of one cache must fix the same axes, each to other labels, and leave no label out."""
+    if not specs:
+        return
+    fixed = [spec.template.fixed for spec in specs]
+    axes = list(fixed[0])
+    if any(labels.keys() != fixed[0].keys() for labels in fixed) or (len(specs) > 1 and not axes):
+        hint = "fix a label in each, for example {kv=key} and {kv=value}"
+        raise ConventionError("two sentences describe the same tensors", where=where, hint=hint)
+    rows = [tuple(labels[axis] for axis in axes) for labels in fixed]
+    for index, row in enumerate(rows):
+        if row in rows[:index]:
+            raise ConventionError(f"two sentences describe the same tensors: again `{specs[index]}`", where=where)
+    values = [sorted({*column, *range(len(LABELS.get(axis, ())))}) for axis, *column in zip(axes, *rows, strict=True)]
+    for wanted in itertools.product(*values):
+        if wanted not in rows:
+            text = ", ".join(f"{axis} {label_text(axis, label)}" for axis, label in zip(axes, wanted, strict=True))
+            raise ConventionError(f"no sentence describes the tensors of {text}", where=where)
 
 
 def convention_from_sentences(sentences: Sequence[str], *, where: str = "") -> Convention:
     """Returns the convention that ad hoc sentences describe, one a cache.
 
-    Sentences that fix different labels of the same axes (`{kv=key}`, `{kv=value}`) describe one cache together.
+    Sentences that fix different labels of the same axes (`{kv=key}`, `{kv=value}`) describe one cache together. A
+    sentence may end with the order of its ports: `, by layer` or `, by kind`; without it they follow each other as the
+    name counts (`{layer}.{kv}` alternates, `{kv}.{layer}` has all keys first).
+
+    >>> convention = convention_from_sentences(["{kv}_{layer} -> r_{kv}_{layer}: batch head time dim, by layer"])
+    >>> convention.cache_order
+    ('layer', 'cache')
 
     Raises:
         LayoutError: A sentence does not parse.
         ConventionError: The sentences contradict each other.
     """
+    place = where or "sentence"
     groups: list[list[tuple[TensorSpec, TensorSpec | None]]] = []
+    orders: set[str] = set()
     for sentence in sentences:
-        pair = parse_sentence(sentence, where=where)
+        text, order = _cut_order(sentence, place)
+        orders |= {order} if order else set()
+        pair = parse_sentence(text, where=where)
         home = next((group for group in groups if _is_same_cache(group, pair[0])), None)
         if home is None:
             groups.append([pair])
         else:
             home.append(pair)
+    if len(orders) > 1:
+        raise ConventionError(f"ports cannot be both {' and '.join(sorted(orders))}", where=place)
     caches = []
     for index, group in enumerate(groups):
-        place = where or "sentence"
         present = [spec for _, spec in group if spec is not None]
         name = f"cache{index + 1}" if len(groups) > 1 else "cache"
         caches.append(cache_from_specs(name, [past for past, _ in group], present, where=place))
-    return Convention("", "ad hoc", "", tuple(caches))
+    check_names(caches, [place] * len(caches))
+    return Convention("", "ad hoc", "", tuple(caches), cache_order=ORDERS[orders.pop()] if orders else ())
+
+
+def _cut_order(sentence: str, where: str) -> tuple[str, str]:
+    """Splits `..., by layer` off a sentence."""
+    found = re.fullmatch(r"(.*\S)\s*,\s*(by\b[^,]*?)\s*", sentence, re.DOTALL)
+    if found is None:
+        return sentence, ""
+    order = " ".join(found[2].split())
+    if order not in ORDERS:
+        hint = f"known are {' and '.join(f'`, {known}`' for known in ORDERS)}"
+        raise LayoutError(f"`{order}` is no order", text=sentence, span=found.span(2), where=where, hint=hint)
+    return found[1], order
+
+
+def check_names(caches: Sequence[CacheSpec], places: Sequence[str]) -> None:
+    """Checks that no two caches have the same tensors.
+
+    Raises:
+        ConventionError: Two have; `where` is the place of the second.
+    """
+    for key in ("past", "present"):
+        seen: dict[str, str] = {}
+        for cache, place in zip(caches, places, strict=True):
+            for spec in cache.past if key == "past" else cache.present:
+                if spec.template.text in seen:
+                    raise ConventionError(f"two caches have the tensors `{spec.template}`", where=f"{place}.{key}")
+                seen[spec.template.text] = place
 
 
 def _is_same_cache(group: list[tuple[TensorSpec, TensorSpec | None]], spec: TensorSpec) -> bool:

@@ -7,6 +7,8 @@ parentheses and `max`; nothing else is evaluated.
 from __future__ import annotations
 
 import ast
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +21,9 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: lambda a, b: a // b,
 }
 _LIMIT = 2**40
+_LENGTH = 500
+_ODD = re.compile(r"[^A-Za-z0-9_.+*/(), -]")
+_UNDERSTOOD = "only integers, names, `+ - * //` and `max` are understood"
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,24 @@ class Expression:
         """Parses an expression.
 
         Raises:
-            LayoutError: It does not parse, or uses more than integers, names, `+ - * //` and `max`.
+            LayoutError: It does not parse, is longer than 500 characters, or uses more than integers, names,
+                `+ - * //` and `max`.
         """
+        text = text.strip()
+        if len(text) > _LENGTH:
+            raise LayoutError(f"an expression has at most {_LENGTH} characters", text=text[:40] + " ...", span=(0, 44))
+        if odd := _ODD.search(text):
+            raise LayoutError(_UNDERSTOOD, text=text, span=odd.span())
         try:
-            tree = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise LayoutError("this is no arithmetic expression", text=text, span=(0, len(text))) from None
+            with warnings.catch_warnings(action="ignore", category=Warning):
+                tree = ast.parse(text, mode="eval").body
+        except (SyntaxError, MemoryError, RecursionError) as error:
+            place = error.offset if isinstance(error, SyntaxError) and error.lineno == 1 else None
+            start = place - 1 if place else len(text)
+            raise LayoutError("this is no arithmetic", text=text, span=(start, start + 1)) from None
         names: list[str] = []
-        _check(tree, text.strip(), names)
-        return Expression(text.strip(), tuple(dict.fromkeys(names)))
+        _check(tree, text, names)
+        return Expression(text, tuple(dict.fromkeys(names)))
 
     def value(self, known: Mapping[str, int]) -> int | None:
         """Returns the value; None where a name is not known, a divisor is 0 or the value is out of all bounds."""
@@ -81,7 +95,7 @@ def _check(node: ast.expr, text: str, names: list[str]) -> None:
             _check(argument, text, names)
     elif not (isinstance(node, ast.Constant) and type(node.value) is int):
         span = (node.col_offset, node.end_col_offset or len(text))
-        raise LayoutError("only integers, names, `+ - * //` and `max` are understood", text=text, span=span)
+        raise LayoutError(_UNDERSTOOD, text=text, span=span)
 
 
 def _evaluate(node: ast.expr, known: Mapping[str, int]) -> int | None:

@@ -18,14 +18,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxfix.convention.signature import Dim
 from onnxfix.errors import LayoutError, PlanError
 
 AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TOKEN = re.compile(r"\s*(?:(?P<axis>[A-Za-z_][A-Za-z0-9_]*)|(?P<unit>1(?![0-9A-Za-z_]))|(?P<open>\()|(?P<close>\)))")
+_TOKEN = re.compile(
+    r"(?P<blank>[ \t]+)|(?P<axis>[A-Za-z_][A-Za-z0-9_]*)|(?P<unit>1(?![^\s()]))|(?P<open>\()|(?P<close>\))"
+    r"|(?P<other>[^\s()]+|\s)"
+)
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,14 @@ def show_dims(dims: Sequence[Dim] | None) -> str:
     return f"[{', '.join('?' if dim is None else str(dim) for dim in dims)}]"
 
 
-def parse_layout(text: str, *, whole: str | None = None, offset: int = 0) -> Layout:
+def parse_layout(text: str, *, whole: str | None = None, offset: int = 0, taken: Collection[str] = ()) -> Layout:
     """Parses a layout.
 
     Args:
         text: The layout.
         whole: The text that `text` was cut out of, for the caret in errors.
         offset: Where `text` begins in `whole`.
+        taken: Axes that stand elsewhere already.
 
     Raises:
         LayoutError: An unknown character, a parenthesis that does not close or nests, an axis named twice, a group of
@@ -139,33 +143,30 @@ def parse_layout(text: str, *, whole: str | None = None, offset: int = 0) -> Lay
     items: list[tuple[str, ...]] = []
     seen: set[str] = set()
     group: list[str] | None = None
-    opened = position = 0
-    while text[position:].strip():
-        token = _TOKEN.match(text, position)
-        start = offset + position + (len(text[position:]) - len(text[position:].lstrip()))
-        if token is None:
-            raise LayoutError(
-                "an axis name, `1`, `(` or `)` is expected here", text=whole, span=(start, start + 1),
-                hint="a layout looks like: layer head time (kv dim)",
-            )  # fmt: skip
-        span = (start, offset + token.end())
-        position = token.end()
-        if axis := token["axis"]:
-            if axis in seen:
-                raise LayoutError(f"the axis `{axis}` stands twice", text=whole, span=span)
-            seen.add(axis)
-            items.append((axis,)) if group is None else group.append(axis)
-        elif token["unit"]:
+    opened = 0
+    for token in _TOKEN.finditer(text):
+        span = (offset + token.start(), offset + token.end())
+        word = token[0]
+        if token.lastgroup == "axis":
+            if word in seen or word in taken:
+                message = "stands twice" if word in seen else "is already spread over the names"
+                raise LayoutError(f"the axis `{word}` {message}", text=whole, span=span)
+            seen.add(word)
+            items.append((word,)) if group is None else group.append(word)
+        elif token.lastgroup == "unit":
             if group is not None:
                 raise LayoutError("`1` has no place inside a group", text=whole, span=span)
             items.append(())
-        elif token["open"]:
+        elif token.lastgroup == "open":
             if group is not None:
                 raise LayoutError("groups do not nest", text=whole, span=span)
             group, opened = [], span[0]
-        else:
+        elif token.lastgroup == "close":
             items.append(_close(group, whole, (opened, span[1]), span))
             group = None
+        elif token.lastgroup == "other":
+            message = "an axis name, `1`, `(` or `)` is expected here"
+            raise LayoutError(message, text=whole, span=span, hint="a layout looks like: layer head time (kv dim)")
     if group is not None:
         raise LayoutError("this group is not closed", text=whole, span=(opened, opened + 1))
     return Layout(tuple(items))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Dim = int | str | None
 """A size; the name of a symbolic size (`dim_param`); None where the file says nothing."""
+
+_INTEGER = re.compile(r"\s*-?[0-9]{1,18}\s*")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Signature:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The entries of the metadata that are integers, by key."""
+        return {key: int(text) for key, text in self.metadata.items() if _INTEGER.fullmatch(text)}
 
     def input(self, name: str) -> Port | None:
         """Returns the input of that name; None if there is none."""

@@ -14,7 +14,7 @@ A hole is an axis in braces. `{layer}` stands for a number; `{kv}` and `{hc}` fo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from onnxfix.convention.layout import AXIS
@@ -24,6 +24,8 @@ LABELS: Mapping[str, tuple[str, ...]] = {"kv": ("key", "value"), "hc": ("hidden"
 """The axes whose labels have names, in the order of their index."""
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+_LABEL = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,31 @@ class Hole:
     Attributes:
         axis: The axis whose label is spelled here.
         label: The index of the label that the hole is fixed to; None for any.
-        spellings: How each label is written, by index; empty where labels are numbers.
+        spellings: How each label is written, by index; empty where labels are numbers. One where `label` is fixed.
     """
 
     axis: str
     label: int | None = None
     spellings: tuple[str, ...] = ()
+
+    def spell(self, label: int) -> str:
+        """Returns how a label is written."""
+        if self.label is not None:
+            return self.spellings[0]
+        return self.spellings[label] if self.spellings else str(label)
+
+    def read(self, name: str, start: int) -> Iterator[tuple[int, int]]:
+        """Yields all labels that may stand in a name from `start` on, each with where it ends."""
+        if self.label is not None:
+            if name.startswith(self.spellings[0], start):
+                yield self.label, start + len(self.spellings[0])
+        elif self.spellings:
+            for label, text in enumerate(self.spellings):
+                if name.startswith(text, start):
+                    yield label, start + len(text)
+        elif digits := _NUMBER.match(name, start):
+            for stop in range(start + 1, digits.end() + 1):
+                yield int(name[start:stop]), stop
 
 
 @dataclass(frozen=True)
@@ -71,48 +92,49 @@ class Template:
         """The axes that are fixed to one label."""
         return {hole.axis: hole.label for hole in self.holes if hole.label is not None}
 
-    @property
-    def literal(self) -> str:
-        """The text outside of all holes."""
-        return "".join(part for part in self.parts if isinstance(part, str))
-
     def match(self, name: str) -> dict[str, int] | None:
-        """Returns the label of each axis in `name`; None if the name is not of this form."""
-        found = re.fullmatch("".join(_pattern(part) for part in self.parts), name)
-        if found is None:
-            return None
-        labels: dict[str, int] = {}
-        for hole, text in zip(self.holes, found.groups(), strict=True):
-            label = _read(hole, text)
-            if labels.setdefault(hole.axis, label) != label:
+        """Returns the label of each axis in `name`; None if the name is not of this form.
+
+        Raises:
+            LayoutError: The name can be read in several ways: `{layer}{head}` does not say what `111` is.
+        """
+        # Where the name may be read up to, with at most two ways to get there: so no name takes long.
+        ends: dict[int, list[dict[str, int]]] = {0: [{}]}
+        for part in self.parts:
+            reached: dict[int, list[dict[str, int]]] = {}
+            for start, readings in ends.items():
+                for labels in readings:
+                    for stop, more in _read(part, name, start, labels):
+                        known = reached.setdefault(stop, [])
+                        if len(known) < 2:
+                            known.append(more)
+            if not reached:
                 return None
-        return labels
+            ends = reached
+        found = ends.get(len(name), [])
+        if len(found) > 1:
+            raise LayoutError(
+                f"the name `{name}` can be read in several ways",
+                text=self.text,
+                span=(0, len(self.text)),
+                hint="put text between the holes",
+            )
+        return found[0] if found else None
 
     def format(self, labels: Mapping[str, int]) -> str:
         """Returns the name for the given labels."""
-        return "".join(part if isinstance(part, str) else _write(part, labels[part.axis]) for part in self.parts)
+        return "".join(part if isinstance(part, str) else part.spell(labels[part.axis]) for part in self.parts)
 
 
-def _pattern(part: str | Hole) -> str:
+def _read(part: str | Hole, name: str, start: int, labels: dict[str, int]) -> Iterator[tuple[int, dict[str, int]]]:
+    """Yields all ways to read one part of a template, each with where it ends and all labels until there."""
     if isinstance(part, str):
-        return re.escape(part)
-    if part.label is not None:
-        return f"({re.escape(_write(part, part.label))})"
-    if part.spellings:
-        return f"({'|'.join(re.escape(text) for text in sorted(part.spellings, key=len, reverse=True))})"
-    return "(0|[1-9][0-9]*)"
-
-
-def _read(hole: Hole, text: str) -> int:
-    if hole.label is not None:
-        return hole.label
-    return hole.spellings.index(text) if hole.spellings else int(text)
-
-
-def _write(hole: Hole, label: int) -> str:
-    if hole.label is not None:
-        return hole.spellings[0] if hole.spellings else str(hole.label)
-    return hole.spellings[label] if hole.spellings else str(label)
+        if name.startswith(part, start):
+            yield start + len(part), labels
+        return
+    for label, stop in part.read(name, start):
+        if labels.get(part.axis, label) == label:
+            yield stop, {**labels, part.axis: label}
 
 
 def label_text(axis: str, label: int) -> str:
@@ -130,45 +152,69 @@ def parse_template(text: str, *, whole: str | None = None, offset: int = 0) -> T
         offset: Where `text` begins in `whole`.
 
     Raises:
-        LayoutError: A brace without its partner, no axis name in a hole, an unknown label, two labels spelled alike.
+        LayoutError: A blank, a brace without its partner, no axis name in a hole, an unknown label, two labels spelled
+            alike, an axis that is fixed to two labels.
     """
     whole = text if whole is None else whole
     if not text:
         raise LayoutError("a name is expected here", text=whole, span=(offset, offset + 1))
+    check_braces(text, whole=whole, offset=offset)
     parts: list[str | Hole] = []
+    fixed: dict[str, int | None] = {}
     end = 0
     for found in _HOLE.finditer(text):
-        parts += [text[end : found.start()], _parse_hole(found[1], whole, offset + found.start(1))]
+        hole = _parse_hole(found[1], whole, offset + found.start(1))
+        if fixed.setdefault(hole.axis, hole.label) != hole.label:
+            span = (offset + found.start(), offset + found.end())
+            raise LayoutError(f"two holes say different things of `{hole.axis}`", text=whole, span=span)
+        parts += [text[end : found.start()], hole]
         end = found.end()
     parts.append(text[end:])
-    for index, letter in enumerate(_HOLE.sub(lambda found: " " * len(found[0]), text)):
+    if blank := re.search(r"\s", _HOLE.sub(_blot, text)):
+        span = (offset + blank.start(), offset + blank.end())
+        hint = "a sentence is NAME: LAYOUT or PAST -> PRESENT: LAYOUT"
+        raise LayoutError("a name has no blanks", text=whole, span=span, hint=hint)
+    return Template(text, tuple(part for part in parts if part != ""))
+
+
+def check_braces(text: str, *, whole: str, offset: int) -> None:
+    """Checks that every brace has its partner, and that holes do not nest.
+
+    Raises:
+        LayoutError: One has none.
+    """
+    for index, letter in enumerate(_HOLE.sub(_blot, text)):
         if letter in "{}":
             raise LayoutError("this brace has no partner", text=whole, span=(offset + index, offset + index + 1))
-    return Template(text, tuple(part for part in parts if part != ""))
+
+
+def _blot(found: re.Match[str]) -> str:
+    return "_" * len(found[0])
 
 
 def _parse_hole(text: str, whole: str, offset: int) -> Hole:
     span = (offset, offset + max(1, len(text)))
     head, colon, tail = text.partition(":")
-    axis, equals, label = head.partition("=")
+    axis, equals, label = (part.strip() for part in head.partition("="))
     if not AXIS.fullmatch(axis):
-        raise LayoutError(
-            "a hole begins with the name of an axis", text=whole, span=span, hint="for example {layer} or {kv=key}"
-        )
-    spellings = tuple(tail.split(",")) if colon else ()
+        hint = "for example {layer}, {kv:k,v} or {kv=key}"
+        raise LayoutError("a hole begins with the name of an axis", text=whole, span=span, hint=hint)
+    spellings = tuple(part.strip() for part in tail.split(",")) if colon else ()
+    if any(re.search(r"\s", spelling) for spelling in spellings):
+        raise LayoutError("a name has no blanks", text=whole, span=span)
+    names = LABELS.get(axis, ())
     if not equals:
-        spellings = spellings or LABELS.get(axis, ())
-        if len(set(spellings)) != len(spellings) or (colon and len(spellings) < 2):
+        if colon and (len(spellings) < 2 or len(set(spellings)) < len(spellings)):
             raise LayoutError("a hole lists at least two spellings, all different", text=whole, span=span)
-        return Hole(axis, None, spellings)
-    names = LABELS.get(axis)
-    if names is None and not label.isdecimal():
+        if colon and names and len(spellings) != len(names):
+            message = f"`{axis}` has {len(names)} labels ({', '.join(names)}), here are {len(spellings)} spellings"
+            raise LayoutError(message, text=whole, span=span)
+        return Hole(axis, None, spellings or names)
+    if not names and not _LABEL.fullmatch(label):
         raise LayoutError(f"the labels of `{axis}` are numbers", text=whole, span=span)
-    if names is not None and label not in names:
-        raise LayoutError(
-            f"`{axis}` has the labels {' and '.join(f'`{name}`' for name in names)}", text=whole, span=span
-        )
+    if names and label not in names:
+        known = " and ".join(f"`{name}`" for name in names)
+        raise LayoutError(f"`{axis}` has the labels {known}", text=whole, span=span)
     if len(spellings) > 1:
         raise LayoutError("a fixed label has one spelling", text=whole, span=span)
-    index = names.index(label) if names else int(label)
-    return Hole(axis, index, spellings or ((label,) if not colon else ("",)))
+    return Hole(axis, names.index(label) if names else int(label), spellings or (label,))

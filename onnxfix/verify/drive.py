@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnxfix.errors import DriveError
 from onnxfix.verify.dtypes import DRIVABLE, cast, encode, is_float
 from onnxfix.verify.feed import Feed, Recording, noise
 from onnxfix.verify.roles import KnownPort, known_inputs, known_outputs
-from onnxfix.verify.sizes import Profile, Sizes, main_cache, start_sizes
+from onnxfix.verify.sizes import Profile, Sizes, axis_sizes, main_cache, start_sizes
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -70,6 +71,17 @@ class Drive:
     guesses: dict[str, int] = field(default_factory=dict)
     fed: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def _known(self) -> Mapping[str, KnownPort]:
+        return known_inputs(self.plan.binding)
+
+    @cached_property
+    def _start_time(self) -> int:
+        """The length of the first cache."""
+        sizes = self._sizes(0)
+        sizes.see(self.start())
+        return sizes.time
+
     def start(self) -> dict[str, Array]:
         """Returns the first state of the source, by input name.
 
@@ -121,20 +133,21 @@ class Drive:
         """
         sizes = self._sizes(tick)
         sizes.see(state)
-        known = known_inputs(self.plan.binding)
         ports = [port for port in self.plan.binding.signature.inputs if port.name not in state]
-        ports.sort(key=lambda port: _FIRST.get(known[port.name].spec.role, 2) if port.name in known else 2)
         arrays: dict[str, Array] = {}
-        for port in ports:
-            if (recorded := self.recording.at(port.name, tick)) is not None:
+        # Masks and positions are as long as tokens and features say.
+        for port in sorted(ports, key=self._rank):
+            recorded = self.recording.at(port.name, tick)
+            if recorded is None:
+                moment = Moment(tick, put_out, sizes, self._rng(tick, port.name))
+                arrays[port.name] = self._make(port, self._known.get(port.name), moment)
+            else:
                 arrays[port.name] = recorded
                 self.fed.setdefault(port.name, "from the file")
-                sizes.learn(port, known.get(port.name), recorded.shape)
-        for port in ports:
-            if port.name not in arrays:
-                moment = Moment(tick, put_out, sizes, self._rng(tick, port.name))
-                arrays[port.name] = self._make(port, known.get(port.name), moment)
         return {port.name: self._rounded(arrays[port.name], port) for port in ports}
+
+    def _rank(self, port: Port) -> int:
+        return _FIRST.get(self._known[port.name].spec.role, 2) if port.name in self._known else 2
 
     def _make(self, port: Port, known: KnownPort | None, moment: Moment) -> Array:
         _require_drivable(port)
@@ -163,25 +176,15 @@ class Drive:
             last = shape[-1] if shape else 1
             return np.broadcast_to(sizes.time + np.arange(last), shape or (1,)).reshape(shape)
         values: Mapping[str, Callable[[], int]] = {
-            "offset": lambda: max(self._start_time() + moment.put_out, sizes.time),
+            "offset": lambda: max(self._start_time + moment.put_out, sizes.time),
             "lengths": lambda: sizes.axes.get("frame", sizes.axes.get("sequence", 1)),
-            "cache-length": self._start_time,
+            "cache-length": lambda: self._start_time,
             "flag": lambda: 1,
             "rate": lambda: SAMPLE_RATE,
         }
         if role in values:
             return np.full(shape, values[role]())
         return noise(shape, "float32" if is_float(port.dtype) else port.dtype, moment.rng)
-
-    def _start_time(self) -> int:
-        sizes = self._sizes(0)
-        main = main_cache(self.plan.binding)
-        if main is None:
-            return 0
-        recorded = self.recording.at(main.past[0].port.name, 0)
-        shape = sizes.cache_shape(main, main.past[0]) if recorded is None else recorded.shape
-        bound = main.past[0].spec.layout.bind(shape).get("time")
-        return bound if isinstance(bound, int) else 0
 
     def _vocabulary(self) -> int:
         """Returns how many tokens there are: the last dim of the logits, or what metadata says."""
@@ -193,7 +196,7 @@ class Drive:
         text = self.plan.binding.signature.metadata.get("vocab_size", "")
         return int(text) if text.isdecimal() and int(text) else WORDS
 
-    def advance(self, inputs: Mapping[str, Array], fetched: Mapping[str, Array]) -> int:
+    def advance(self, feeds: Mapping[str, Array], fetched: Mapping[str, Array]) -> int:
         """Returns how many frames or tokens a tick put out."""
         for name, known in known_outputs(self.plan.binding).items():
             if known.spec.role != "output" or fetched[name].ndim != known.spec.layout.rank:
@@ -201,19 +204,13 @@ class Drive:
             for axis in ("frame", "sequence"):
                 if axis in known.spec.layout.axes:
                     return int(fetched[name].shape[known.spec.layout.place(axis)[0]])
-        # Without a known output the cache tells: it grows by what was put out.
+        # Without a known output a cache tells, if it grows by what was put out.
         main = main_cache(self.plan.binding)
-        if main is not None and main.present:
-            past, present = main.past[0], main.present[0]
-            if past.spec.layout == present.spec.layout and "time" in past.spec.layout.axes:
-                place = past.spec.layout.place("time")[0]
-                return max(0, int(fetched[present.port.name].shape[place]) - self._length_before(inputs, place))
-        return 1
-
-    def _length_before(self, inputs: Mapping[str, Array], place: int) -> int:
-        main = main_cache(self.plan.binding)
-        assert main is not None
-        return int(inputs[main.past[0].port.name].shape[place])
+        if main is None or not main.present:
+            return 1
+        past, present = main.past[0], main.present[0]
+        before = axis_sizes(past, feeds[past.port.name]).get("time", 0)
+        return max(1, axis_sizes(present, fetched[present.port.name]).get("time", 0) - before)
 
     def _rounded(self, array: Array, port: Port) -> Array:
         """Returns what both sides see where an input is cast to a smaller type in the result."""
@@ -221,7 +218,15 @@ class Drive:
         return cast(cast(array, port.dtype, new), new, port.dtype)
 
     def _sizes(self, tick: int) -> Sizes:
-        return replace(start_sizes(self.plan, self.given, self.profile), tick=tick, guesses=self.guesses)
+        """Returns the sizes at a tick as far as the file, the user and the model itself tell them."""
+        sizes = start_sizes(self.plan, self.given, self.profile)
+        sizes = replace(sizes, tick=tick, guesses=self.guesses)
+        states = {tensor.port.name for cache in self.plan.binding.caches for tensor in cache.past}
+        for port in self.plan.binding.signature.inputs:
+            recorded = self.recording.at(port.name, tick) if tick == 0 or port.name not in states else None
+            if recorded is not None:
+                sizes.learn(port, self._known.get(port.name), recorded.shape)
+        return sizes
 
     def _rng(self, tick: int, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, tick, zlib.crc32(name.encode())])

@@ -139,18 +139,19 @@ def _shows(witness: Witness, parts: Sequence[Part], ticks: int) -> bool:
     start = next((tick for tick in witness.starts if all(tick.state[name].size for name in names)), None)
     if start is None:
         return False
-    horizon = max(ticks, min(LONGEST, _window(parts[0], start, witness)))
+    horizon = max(ticks, min(LONGEST, _window(witness)))
     return any(_changes(witness, state, start, horizon, names) for state in _disturbed(parts, start, witness.drive))
 
 
-def _window(part: Part, start: Tick, witness: Witness) -> int:
-    """Returns the tick by which a cache has forgotten all that it held at first.
+def _window(witness: Witness) -> int:
+    """Returns the tick by which the longest cache has forgotten all that it held at first.
 
     Twice as late as the model's output tells: a cache may move at half its rate.
     """
-    time = axis_sizes(part.tensor, start.state[part.tensor.port.name]).get("time", 0)
-    first, second = witness.starts[0], witness.starts[-1]
-    return start.number + 1 + 2 * -(-time // max(1, second.put_out - first.put_out))
+    first, last = witness.starts[0], witness.starts[-1]
+    caches = witness.drive.plan.binding.caches
+    times = [axis_sizes(tensor, last.state[tensor.port.name]).get("time", 0) for one in caches for tensor in one.past]
+    return last.number + 1 + 2 * -(-max(times, default=0) // max(1, last.put_out - first.put_out))
 
 
 def _changes(witness: Witness, state: Mapping[str, Array], start: Tick, horizon: int, disturbed: set[str]) -> bool:

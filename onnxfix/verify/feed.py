@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,13 +182,14 @@ def read_recording(path: Path, ports: Sequence[Port], states: Sequence[str], tic
 
 def _arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise UsageError("this is a single array", where=str(path), hint="numpy.savez(FILE, PORT=ARRAY, ...)")
             return {key: file[key] for key in sorted(file.files)}
     except OSError as error:
         raise UsageError(f"the inputs cannot be read: {error.strerror or error}", where=str(path)) from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         hint = "numpy.savez(FILE, PORT=ARRAY, ...), numbers only"
         raise UsageError(f"this is no npz file of plain arrays: {error}", where=str(path), hint=hint) from None
 

@@ -133,7 +133,7 @@ def _wishes(plan: Plan, options: VerifyOptions) -> tuple[dict[str, Feed], Record
     if options.inputs is None:
         return feeds, Recording.empty()
     states = [tensor.port.name for cache in plan.binding.caches for tensor in cache.past]
-    return feeds, read_recording(options.inputs, ports, states, options.ticks)
+    return feeds, read_recording(Path(options.inputs), ports, states, options.ticks)
 
 
 def _open_result(result: Path, plan: Plan) -> Session:

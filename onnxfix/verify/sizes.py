@@ -82,6 +82,12 @@ class Sizes:
         main = main_cache(self.binding)
         return self.caches.get(f"{main.spec.name}.time", 0) if main else 0
 
+    @property
+    def batch(self) -> int:
+        """How many streams run at once."""
+        default = 1 if "batch" in unit_axes(self.plan) else self.profile.batch
+        return self.axes.get("batch", default)
+
     def known(self) -> dict[str, int]:
         """Returns all names that an expression may use."""
         metadata = self.binding.signature.metadata
@@ -119,10 +125,10 @@ class Sizes:
         dims = tensor.port.dims if tensor.port.dims is not None else (None,) * layout.rank
         shape = []
         for item, dim in zip(layout.items, dims, strict=True):
-            if (told := self.told(dim)) is not None:
-                shape.append(told)
-            else:
-                shape.append(math.prod(self._cache_axis(cache, tensor, axis) for axis in item))
+            told = self.told(dim)
+            if told is None and isinstance(dim, str):
+                told = self.symbols.get(dim)
+            shape.append(math.prod(self._cache_axis(cache, tensor, axis) for axis in item) if told is None else told)
         return tuple(shape)
 
     def _cache_axis(self, cache: BoundCache, tensor: BoundTensor, axis: str) -> int:
@@ -134,7 +140,7 @@ class Sizes:
         if axis in unit_axes(self.plan):
             return 1
         if axis == "batch":
-            return self.axes["batch"]
+            return self.batch
         for key in (place, axis):
             if (value := self.value(self.binding.convention.sizes.get(key))) is not None:
                 return value
@@ -154,9 +160,7 @@ class Sizes:
             sizes = known.spec.layout.bind(tuple(shape))
         except PlanError:
             return
-        for axis, size in sizes.items():
-            if isinstance(size, int):
-                self.axes.setdefault(axis, size)
+        self.axes |= {axis: size for axis, size in sizes.items() if isinstance(size, int) and axis not in self.axes}
 
     def port_shape(self, port: Port, known: KnownPort | None) -> tuple[int, ...]:
         """Returns the shape to feed to a port that is no cache."""
@@ -182,6 +186,8 @@ class Sizes:
         for value in (self.value(known.sizes.get(axis)), self._by_symbol(dim)):
             if value is not None:
                 return value
+        if axis == "batch":
+            return self.batch
         return self.guess(self._default(known, axis), dim, axis)
 
     def _default(self, known: KnownPort, axis: str) -> int:
@@ -199,7 +205,7 @@ class Sizes:
             if value is not None:
                 return value
         if index == 0 and len(port.dims or ()) > 1:
-            return self.axes["batch"]
+            return self.batch
         return self.guess(OTHER, dim, f"{port.name}[{index}]")
 
     def _by_symbol(self, dim: Dim) -> int | None:
@@ -255,8 +261,7 @@ def start_sizes(plan: Plan, given: Mapping[str, int], profile: Profile) -> Sizes
     known = [cache.size("batch") for cache in plan.binding.caches if "batch" in cache.spec.axes]
     told = [size for dim in known if (size := sizes.told(dim, "batch")) is not None]
     told += [sizes.given["batch"]] if "batch" in sizes.given else []
-    default = 1 if "batch" in unit_axes(plan) else profile.batch
-    sizes.axes["batch"] = told[0] if told else default
+    sizes.axes |= {"batch": told[0]} if told else {}
     return sizes
 
 

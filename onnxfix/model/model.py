@@ -22,8 +22,12 @@ from onnxfix.model.ports import port_of
 from onnxfix.model.skeleton import Skeleton, make_skeleton
 from onnxfix.model.staged import Staged
 
-PROTOBUF_LIMIT = 2**31 - 1
-"""Bytes: no larger message can be written or read."""
+_RECODED_LIMIT = 1 << 26
+"""Bytes of a model file up to which an untouched model is written with the very bytes that were read.
+
+Protobuf allows many encodings of one message (order of fields, padded numbers), of which only one is ever written.
+Almost every file is in that one; to find out whether a file is takes another encoding.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Model:
         self.path = path
         self.folder = folder
         self.source_sha256 = source_sha256
-        self._loaded_bytes = proto.ByteSize()
+        self._recoded_sha256: str | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -77,6 +81,11 @@ class Model:
         _require_model(proto, path)
         digest = hashlib.sha256(content).hexdigest()
         model = cls(proto, path=path, folder=path.parent, source_sha256=digest)
+        if len(content) <= _RECODED_LIMIT:
+            recoded = hashlib.sha256(proto.SerializeToString()).hexdigest()
+            model._recoded_sha256 = None if recoded == digest else recoded
+        # Weights that the model file itself holds would otherwise lie in memory twice from here on.
+        del content
         model.require_data_files()
         return model
 
@@ -241,12 +250,6 @@ class Model:
             raise ModelWriteError(
                 "the destination is a data file of the model", where=where, hint="Choose another name."
             )
-        if self.proto.ByteSize() > PROTOBUF_LIMIT:
-            raise ModelWriteError(
-                f"the model takes {self.proto.ByteSize()} bytes; a model file cannot be larger than 2 GiB",
-                where=where,
-                hint="Convert it to external data first: onnx.external_data_helper.convert_model_to_external_data.",
-            )
 
     def _stage_data(self, staged: Staged) -> dict[str, str]:
         """Brings the data files to the destination, and returns those that got another name."""
@@ -267,22 +270,22 @@ class Model:
         try:
             content: bytes = self.proto.SerializeToString()
         except (EncodeError, ValueError) as error:
-            raise ModelWriteError(f"the model cannot be serialised: {error}", where=str(destination)) from error
-        return self._source_bytes_of(content) or content
+            raise ModelWriteError(
+                "the model is too large: a model file cannot be larger than 2 GiB",
+                where=str(destination),
+                hint="Move its weights into a data file first (onnx.external_data_helper).",
+            ) from error
+        if self._recoded_sha256 is not None and self._recoded_sha256 == hashlib.sha256(content).hexdigest():
+            return self._source_bytes() or content
+        return content
 
-    def _source_bytes_of(self, content: bytes) -> bytes | None:
-        """Returns the source's own bytes where `content` says the same in another encoding.
-
-        Protobuf allows many encodings of a message (order of fields, padded numbers), and only one is written.
-        """
-        if self.path is None or len(content) != self._loaded_bytes:
+    def _source_bytes(self) -> bytes | None:
+        """Returns the bytes that the model was read from; None if they are not there any more."""
+        if self.path is None:
             return None
-        if hashlib.sha256(content).hexdigest() == self.source_sha256:
-            return None
-        with contextlib.suppress(OSError, DecodeError):
+        with contextlib.suppress(OSError):
             source = self.path.read_bytes()
-            if hashlib.sha256(source).hexdigest() == self.source_sha256:
-                return source if onnx.ModelProto.FromString(source).SerializeToString() == content else None
+            return source if hashlib.sha256(source).hexdigest() == self.source_sha256 else None
         return None
 
 

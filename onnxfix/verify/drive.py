@@ -16,7 +16,7 @@ from onnxfix.convention.signature import Port
 from onnxfix.errors import DriveError
 from onnxfix.verify.dtypes import DRIVABLE, cast, encode, is_float
 from onnxfix.verify.feed import Feed, Recording, noise
-from onnxfix.verify.roles import KnownPort, known_inputs, known_outputs
+from onnxfix.verify.roles import KnownPort, is_mask, known_inputs, known_outputs
 from onnxfix.verify.sizes import Profile, Sizes, axis_sizes, main_cache, start_sizes
 
 if TYPE_CHECKING:
@@ -110,15 +110,18 @@ class Drive:
         shape = sizes.cache_shape(cache, tensor)
         if name in self.feeds:
             return self.feeds[name].make(shape, dtype, 0, self._rng(0, name))
-        if is_float(dtype) and not cache.spec.init:
+        if is_mask(cache):
+            # The caches begin full, so all of their frames count.
+            return encode(np.ones(shape), dtype)
+        if not cache.spec.init and dtype not in ("bool", "int32", "int64"):
             return noise(shape, dtype, self._rng(0, name))
         return encode(np.full(shape, cache.spec.init), dtype)
 
     def _counts(self, cache: BoundCache, tensor: BoundTensor) -> bool:
         """An integer that is carried along is a position or a length: where the cache is full, it says so."""
         name = tensor.port.name
-        is_chosen = name in self.feeds or self.recording.at(name, 0) is not None
-        return not is_chosen and "int" in tensor.port.dtype and not cache.spec.init
+        is_chosen = name in self.feeds or self.recording.at(name, 0) is not None or is_mask(cache)
+        return not is_chosen and tensor.port.dtype in ("int32", "int64") and not cache.spec.init
 
     def inputs(self, tick: int, put_out: int, state: State) -> dict[str, Array]:
         """Returns what to feed besides the state, by input name.

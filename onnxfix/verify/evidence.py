@@ -191,7 +191,8 @@ def _other(values: Array, part: Part, seed: int, attempt: int) -> Array:
         return ~values
     if "int" in dtype:
         return np.where(values > 0, values - 1, values + 1) if attempt == 0 else values + 1
-    if part.cache.spec.init:
+    if (values == values.flat[0]).all():
+        # A mask, or what the user wants to begin with: noise has no meaning there.
         return encode(decode(values, dtype) == 0, dtype)
     return noise(values.shape, dtype, np.random.default_rng([seed, _DISTURBANCE]))
 

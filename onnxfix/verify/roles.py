@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnxfix.convention.binding import Binding
+from onnxfix.convention.binding import Binding, BoundCache
 from onnxfix.convention.convention import Convention, PortSpec
 from onnxfix.convention.expression import Expression
 from onnxfix.convention.layout import Layout
@@ -20,6 +20,7 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     ("ids|tokens?", "tokens", "sequence"),
     ("len|lens|length|lengths", "lengths", ""),
     ("sr|sample_rate|sampling_rate", "rate", ""),
+    ("use_cache|use_cache_branch", "flag", ""),
 )
 """A word in a port's name, the role that it tells, and the last axis of such a port. In order: `position_ids` are
 positions."""
@@ -72,9 +73,7 @@ def _by_name(port: Port) -> KnownPort | None:
     if port.dims is None:
         return None
     for words, role, last in _WORDS:
-        if not re.search(rf"(?<![a-z])({words})(?![a-z])", port.name.lower()) or (
-            "float" in port.dtype and role != "mask"
-        ):
+        if not _has_word(words, port.name) or ("float" in port.dtype and role != "mask"):
             continue
         axes = [f"axis{index}" for index in range(len(port.dims))]
         if len(axes) > 1:
@@ -83,6 +82,15 @@ def _by_name(port: Port) -> KnownPort | None:
             axes[-1] = last
         return KnownPort(PortSpec(role, port.name, Layout(tuple((axis,) for axis in axes)), port.dtype), {})
     return None
+
+
+def is_mask(cache: BoundCache) -> bool:
+    """Whether what is carried along says which frames of the other caches count."""
+    return any(_has_word("mask", name) for name in (cache.spec.name, *(tensor.port.name for tensor in cache.past)))
+
+
+def _has_word(words: str, name: str) -> bool:
+    return re.search(rf"(?<![a-z])({words})(?![a-z])", name.lower()) is not None
 
 
 def _likeness(convention: Convention, binding: Binding) -> int:

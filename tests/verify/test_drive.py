@@ -1,0 +1,336 @@
+"""What a model is fed: each input what its role asks for, sizes from wherever they are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from tiny_models import FLOAT, INT64, constant, kept, node, tiny
+
+from onnxfix.convention.binding import bind
+from onnxfix.convention.convention import convention_from_sentences
+from onnxfix.convention.detect import detect
+from onnxfix.convention.plan import Edits, Plan, make_plan
+from onnxfix.errors import DriveError, UsageError
+from onnxfix.model.model import Model
+from onnxfix.verify import VerifyOptions, verify
+from onnxfix.verify.drive import Drive
+from onnxfix.verify.feed import Feed, Recording
+from onnxfix.verify.session import Session
+from onnxfix.verify.sizes import PROFILES, Profile
+from onnxfix.verify.stream import Stream, Tick
+
+SAMPLES = Path(__file__).parents[2] / "sample_models"
+
+
+def sample(name: str) -> Path:
+    return SAMPLES / f"{name}.onnx"
+
+
+def plan_of(path: Path, *sentences: str, edits: Edits | None = None) -> Plan:
+    signature = Model.load(path).signature()
+    if not sentences:
+        return make_plan(detect(signature).choose().binding, None, edits)
+    return make_plan(bind(convention_from_sentences(sentences), signature), None, edits)
+
+
+def drive(
+    name: str, *sentences: str, ticks: int = 5, profile: Profile = PROFILES[0], edits: Edits | None = None,
+    recording: Recording | None = None, feeds: dict[str, Feed] | None = None, **sizes: int,
+) -> list[Tick]:  # fmt: skip
+    """Runs a sample on its own."""
+    path = sample(name)
+    driven = Drive(
+        plan_of(path, *sentences, edits=edits), sizes, 0, feeds or {}, recording or Recording.empty(), profile
+    )
+    stream = Stream(Session(path), driven, driven.start())
+    return [stream.step() for _ in range(ticks)]
+
+
+def values(ticks: list[Tick], port: str) -> list[object]:
+    return [tick.inputs[port].tolist() for tick in ticks]
+
+
+def test_a_windowed_conformer_is_driven_as_its_runtime_drives_it():
+    ticks = drive("conformer_packed")
+
+    # Metadata: chunk_size 16, left_chunks 4; the offset grows by the frames that are put out.
+    assert values(ticks, "offset") == [64, 80, 96, 112, 128]
+    assert values(ticks, "required_cache_size") == [64] * 5
+    assert {tick.inputs["chunk"].shape for tick in ticks} == {(1, 67, 18)}
+    assert {tick.state["att_cache"].shape for tick in ticks} == {(3, 4, 64, 10)}
+    assert all(tick.inputs["chunk"].std() > 0.9 for tick in ticks)
+    assert ticks[0].state["att_cache"].std() > 0.9
+    assert len({tick.inputs["chunk"].tobytes() for tick in ticks}) == 5
+
+
+def test_a_mask_hides_some_of_the_cache_but_never_the_chunk():
+    masks = [tick.inputs["att_mask"] for tick in drive("conformer_packed", ticks=8)]
+
+    assert all(mask.shape == (1, 1, 80) and mask.dtype == bool for mask in masks)
+    assert [bool(mask.all()) for mask in masks] == [True, True] + [False] * 6
+    assert all(mask[..., 64:].all() for mask in masks)
+    assert all(mask[..., :64].sum() > 30 for mask in masks)
+
+
+def test_a_growing_conformer_starts_with_a_cache_that_is_not_empty():
+    ticks = drive("conformer_packed_grow")
+
+    assert [tick.state["att_cache"].shape[2] for tick in ticks] == [7, 23, 39, 55, 71]
+    assert values(ticks, "offset") == [7, 23, 39, 55, 71]
+
+
+def test_a_decoder_gets_a_prompt_and_then_token_by_token():
+    ticks = drive("gpt2_kv")
+
+    assert [tick.inputs["input_ids"].shape for tick in ticks] == [(2, 3)] + [(2, 1)] * 4
+    assert ticks[0].inputs["position_ids"].tolist() == [[7, 8, 9]] * 2
+    assert [tick.inputs["position_ids"][0, 0] for tick in ticks[1:]] == [10, 11, 12, 13]
+    assert [tick.inputs["attention_mask"].shape for tick in ticks] == [(2, 10), (2, 11), (2, 12), (2, 13), (2, 14)]
+    tokens = np.concatenate([tick.inputs["input_ids"].ravel() for tick in ticks])
+    assert tokens.max() < 61 and len(set(tokens.tolist())) > 4
+
+
+def test_a_batched_conformer_carries_its_offset_and_mask():
+    ticks = drive("conformer_gpu", ticks=2)
+
+    assert ticks[0].state["offset"].tolist() == [[64], [64]]
+    assert ticks[1].state["offset"].tolist() == [[80], [80]]
+    assert ticks[0].state["cache_mask"].min() == 1
+    assert ticks[0].inputs["chunk_lens"].tolist() == [67, 67]
+
+
+def test_a_detector_gets_samples():
+    ticks = drive("vad_state", ticks=2)
+
+    assert ticks[0].inputs["input"].shape == (2, 256)
+    assert ticks[0].state["state"].shape == (2, 2, 18)
+
+
+# ---------------------------------------------------------------- where sizes come from
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cache", "mask"),
+    [
+        ({"T_CACHE": 32}, 32, 48),
+        ({"time": 32}, 32, 48),
+        ({"attention.time": 32}, 32, 48),
+        ({"left_chunks": 2}, 32, 48),
+        ({"T_CACHE": 32, "T_ADD_T_CACHE": 49}, 32, 49),
+    ],
+)
+def test_sizes_go_by_dim_axis_cache_and_metadata(sizes, cache, mask):
+    driven = Drive(plan_of(sample("conformer_packed")), sizes, 0, {}, Recording.empty(), PROFILES[0])
+    state = driven.start()
+
+    assert state["att_cache"].shape[2] == cache
+    inputs = driven.inputs(0, 0, state)
+    assert inputs["att_mask"].shape == (1, 1, mask)
+    assert inputs["required_cache_size"] == cache
+
+
+def test_dims_that_the_conversion_freezes_have_that_size_in_the_source():
+    ticks = drive("conformer_packed", ticks=2, edits=Edits(dims={"T_CACHE": 48, "T_ADD_T_CACHE": 64}))
+
+    assert [tick.state["att_cache"].shape[2] for tick in ticks] == [48, 48]
+    assert ticks[1].inputs["att_mask"].shape == (1, 1, 64)
+
+
+def test_an_axis_that_the_target_lacks_has_size_one():
+    path = sample("vad_hc")
+    target = convention_from_sentences(["{hc:h,c} -> {hc:h,c}n: layer dim"])
+    plan = make_plan(detect(Model.load(path).signature()).choose().binding, target, Edits(dims={"batch": 1}))
+
+    driven = Drive(plan, {}, 0, {}, Recording.empty(), PROFILES[0])
+
+    assert {array.shape for array in driven.start().values()} == {(1, 1, 18)}
+
+
+def test_arrays_from_a_file_set_the_sizes_of_the_rest():
+    tokens = np.array([[5, 4, 3, 2]])
+    cache = np.ones((1, 4, 9, 7), np.float32)
+    recording = Recording({"input_ids": tokens, "past_key_values.0.key": cache}, {})
+
+    ticks = drive("gpt2_kv", ticks=2, recording=recording)
+
+    assert ticks[0].state["past_key_values.0.key"] is cache
+    assert ticks[0].state["past_key_values.2.value"].shape == (1, 4, 9, 7)
+    assert ticks[0].inputs["attention_mask"].shape == (1, 13)
+    assert ticks[1].inputs["attention_mask"].shape == (1, 17)
+    assert ticks[1].inputs["position_ids"].tolist() == [[13, 14, 15, 16]]
+
+
+def test_a_user_s_feed_comes_before_the_role():
+    ticks = drive(
+        "conformer_packed", ticks=3, feeds={"offset": Feed("step", (100.0, 16.0)), "cnn_cache": Feed("zeros")}
+    )
+
+    assert values(ticks, "offset") == [100, 116, 132]
+    assert not ticks[0].state["cnn_cache"].any()
+    assert ticks[1].state["cnn_cache"].any()
+
+
+# ---------------------------------------------------------------- models of which little is known
+
+
+def test_without_a_convention_ports_are_known_by_their_names():
+    ticks = drive("conformer_packed", "att_cache -> r_att_cache: layer head time (kv dim)", T_CACHE=64)
+
+    assert values(ticks, "offset") == [64, 80, 96, 112, 128]
+    assert ticks[0].inputs["att_mask"].shape == (1, 1, 80)
+    # This cache is no cache to the sentence: it gets noise at every tick.
+    assert ticks[1].inputs["cnn_cache"].std() > 0.9
+
+
+def test_words_in_names_tell_roles_too(tmp_path):
+    path = tiny(
+        tmp_path / "x.onnx",
+        [node("y = Add past x"), node("present = Identity y")],
+        [
+            ("x", FLOAT, ["n", 3]), ("past", FLOAT, ["n", 3]), ("my_tokens", INT64, ["n", "s"]),
+            ("start_offset", INT64, ["n", 1]), ("x_lens", INT64, ["n"]), ("key_mask", FLOAT, ["n", "s + 2"]),
+            ("compost", INT64, [2]),
+        ],
+        [("y", FLOAT, ["n", 3]), ("present", FLOAT, ["n", 3])],
+    )  # fmt: skip
+    driven = Drive(kept(path, "past -> present: batch dim"), {}, 0, {}, Recording.empty(), PROFILES[0])
+
+    inputs = driven.inputs(0, 0, driven.start())
+
+    assert driven.fed == {
+        "my_tokens": "tokens", "x": "noise", "start_offset": "offset", "x_lens": "lengths", "key_mask": "mask",
+        "compost": "noise",
+    }  # fmt: skip
+    assert inputs["my_tokens"].shape == (2, 3)
+    assert inputs["key_mask"].tolist() == [[1] * 5] * 2
+    assert inputs["start_offset"].tolist() == [[0], [0]]
+
+
+def only_one_stream(path: Path) -> Path:
+    nodes = [node("sum = Add x past"), node("y = Reshape sum shape"), node("present = Identity sum")]
+    ports = [("x", FLOAT, ["n", 3]), ("past", FLOAT, ["n", 3])], [("y", FLOAT, [1, 3]), ("present", FLOAT, ["n", 3])]
+    return tiny(path, nodes, *ports, [constant("shape", [1, 3])])
+
+
+def only_empty_at_first(path: Path) -> Path:
+    # Unless the length of the cache is the offset, an index is out of bounds.
+    nodes = [
+        node("y = Concat past x", axis=0), node("present = Identity y"),
+        node("length = Shape past"), node("is_right = Equal length offset"), node("right = Cast is_right", to=INT64),
+        node("wrong = Sub right one"), node("index = Add wrong wrong"), node("never = Gather zero index"),
+    ]  # fmt: skip
+    return tiny(
+        path, nodes, [("x", FLOAT, [1]), ("past", FLOAT, ["t"]), ("offset", INT64, [1])],
+        [("y", FLOAT, ["u"]), ("present", FLOAT, ["u"]), ("never", FLOAT, [1])],
+        [constant("one", [1]), constant("zero", [0.0], FLOAT)],
+    )  # fmt: skip
+
+
+def test_a_model_for_one_stream_is_driven_with_one(tmp_path):
+    path = only_one_stream(tmp_path / "x.onnx")
+
+    report = verify(path, path, kept(path, "past -> present: batch dim"))
+
+    assert report.is_exact
+    assert report.notes[0].startswith("driven with batch 1, a first cache of length 7, 3 tokens at first: ")
+
+
+def test_a_model_that_takes_only_an_empty_first_cache_gets_one(tmp_path):
+    path = only_empty_at_first(tmp_path / "x.onnx")
+    plan = kept(path, "past -> present: time")
+
+    report = verify(path, path, plan, VerifyOptions(feeds={"offset": "step:0,1"}))
+
+    assert report.observable == ("cache",)
+    assert "an empty first cache" in report.notes[0]
+
+
+# ---------------------------------------------------------------- what cannot be driven says so
+
+
+def test_a_size_that_nobody_knows_is_asked_for(tmp_path):
+    nodes = [node("y = Relu past"), node("present = Identity past")]
+    ports = [("past", FLOAT, [2, "d"])], [("y", FLOAT, [2, "d"]), ("present", FLOAT, [2, "d"])]
+    path = tiny(tmp_path / "x.onnx", nodes, *ports)
+    plan = kept(path, "past -> present: layer dim")
+
+    with pytest.raises(DriveError, match="the size of the axis `dim` of the cache `cache` is not known") as error:
+        verify(path, path, plan)
+
+    assert (error.value.where, error.value.hint) == ("past", "set it with --size cache.dim=N")
+    assert verify(path, path, plan, VerifyOptions(sizes={"cache.dim": 5})).is_exact
+    assert verify(path, path, plan, VerifyOptions(sizes={"d": 5})).is_exact
+
+
+def test_what_onnxruntime_rejects_is_told_with_what_to_set(capfd):
+    path = sample("conformer_packed")
+
+    with pytest.raises(DriveError) as error:
+        verify(path, path, plan_of(path), VerifyOptions(feeds={"offset": "constant:3"}))
+
+    assert error.value.message.startswith("the source cannot be driven: Add node. Name:'/layers.0/attention/Add")
+    assert "onnxruntime_src" not in error.value.message
+    assert "offset [] (constant:3)" in error.value.hint
+    for option in ("--size T_CACHE=N (it is 64)", "--feed offset=constant:N", "--inputs FILE.npz", "--no-verify"):
+        assert option in error.value.hint
+    assert error.value.exit_code == 4
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stream_that_ends_tells_how_long_it_was():
+    path = sample("gpt2_kv")  # positions up to 95
+
+    with pytest.raises(DriveError, match="out of data bounds") as error:
+        verify(path, path, plan_of(path), VerifyOptions(ticks=8, sizes={"past_sequence_length": 90}))
+
+    assert error.value.where == "tick 4"
+    assert "--ticks 4" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "where", "message"),
+    [
+        (VerifyOptions(feeds={"ofset": "zeros"}), "--feed", "no input is called `ofset`"),
+        (VerifyOptions(feeds={"offset": "nought"}), "--feed offset=nought", "no kind of feed"),
+        (VerifyOptions(sizes={"T_CASH": 3}), "--size T_CASH", "no dim or axis has this name"),
+        (VerifyOptions(inputs=Path("no.npz")), "no.npz", "cannot be read"),
+    ],
+)
+def test_wishes_that_name_nothing_are_usage_errors(options, where, message):
+    path = sample("conformer_packed")
+
+    with pytest.raises(UsageError, match=message) as error:
+        verify(path, path, plan_of(path), options)
+
+    assert error.value.where == where
+
+
+@pytest.mark.parametrize(("side", "where"), [("input", "words"), ("output", "said")])
+def test_strings_can_be_neither_fed_nor_compared(tmp_path, side, where):
+    def path(name: str) -> Path:
+        strings = ("words", TensorProto.STRING, [1])
+        return tiny(
+            tmp_path / name, [node("y = Relu past"), node("present = Identity past")],
+            [("past", FLOAT, [1, 2]), *([strings] if side == "input" else [])],
+            [("y", FLOAT, [1, 2]), ("present", FLOAT, [1, 2]), *([("said", *strings[1:])] if side == "output" else [])],
+            [onnx.helper.make_tensor("said", TensorProto.STRING, [1], [b"so"])] if side == "output" else [],
+        )  # fmt: skip
+
+    model = path("x.onnx")
+    with pytest.raises(DriveError, match="element type string") as error:
+        verify(model, model, kept(model, "past -> present: batch dim"))
+
+    assert error.value.where == where
+
+
+def test_another_provider_than_asked_for_is_refused(monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["OtherProvider"])
+
+    with pytest.raises(DriveError, match="onnxruntime runs the model on OtherProvider, not on CPUExecutionProvider"):
+        Session(sample("vad_hc"))

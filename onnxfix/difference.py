@@ -15,17 +15,15 @@ if TYPE_CHECKING:
     from onnxfix.model.model import Model
 
 
-def difference(before: Model, after: Model, name: str) -> list[str]:
+def difference(before: Model, after: Model, old: str, new: str) -> list[str]:
     """Returns the unified diff of two models' texts, three lines around each change.
 
     Args:
         before: The source.
         after: The result.
-        name: What the source is called.
+        old, new: What they are called in the first two lines.
     """
-    lines = difflib.unified_diff(
-        list(model_lines(before)), list(model_lines(after)), name, f"{name} (converted)", lineterm=""
-    )
+    lines = difflib.unified_diff(list(model_lines(before)), list(model_lines(after)), old, new, lineterm="")
     return list(lines)
 
 

@@ -63,12 +63,16 @@ class Job:
         return ExitCode.OK if report.outcome is Outcome.UNCHANGED else ExitCode.WOULD_CHANGE
 
     def _diff(self) -> list[str]:
+        """Returns what the conversion touches: where the graph is simplified, the simplified source is compared."""
         from onnxfix.difference import difference
+        from onnxfix.surgery.simplify import simplify
 
         with StageProgress(self.is_quiet) as progress:
             report = convert(
                 self.old, to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits, simplify=self.simplify,
-                cancel=self.cancel, verify=False, stamp=self.stamp, progress=progress,
+                cancel=self.cancel, verify=False, stamp=False, progress=progress,
             )  # fmt: skip
-        assert report.model is not None
-        return difference(open_model(self.old), report.model, str(self.old))
+            assert report.model is not None
+            before = open_model(self.old)
+            is_simplified = self.simplify and simplify(before).is_taken
+        return difference(before, report.model, f"{self.old}{' (simplified)' if is_simplified else ''}", "converted")

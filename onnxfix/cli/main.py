@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import click
@@ -41,10 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        return int(commands.main(words, prog_name="onnxfix", standalone_mode=False) or ExitCode.OK)
+        with _terminable():
+            return int(commands.main(words, prog_name="onnxfix", standalone_mode=False) or ExitCode.OK)
     except click.ClickException as error:
         return _misused(error)
     except OnnxfixError as error:
@@ -61,8 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bug(error)
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets a request to terminate end the block like an exception: what is half written is removed on the way."""
+    try:
+        known = signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:  # signals belong to the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, known)
+
+
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
-    """Ends like an exception does: what was written under a temporary name is removed on the way."""
     raise SystemExit(128 + signal_number)
 
 

@@ -1,0 +1,135 @@
+"""`onnxfix inspect` and `onnxfix conventions`: what a model is, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_models import FROM, PACKED, SAMPLES, save, two_layers, with_data_file
+
+from onnxfix.cli import main
+from onnxfix.convention.load import library, load_convention
+
+Capture = pytest.CaptureFixture[str]
+
+SPEAKS = {
+    "conformer_bpu.onnx": "wenet-bpu",
+    "conformer_gpu.onnx": "wenet-gpu",
+    "conformer_gpu_dynamo.onnx": "wenet-gpu",
+    "conformer_gpu_kv.onnx": "wenet-gpu-kv",
+    "conformer_gpu_kv_dynamo.onnx": "wenet-gpu-kv",
+    "conformer_kv.onnx": "wenet-kv",
+    "conformer_kv_dynamo.onnx": "wenet-kv",
+    "conformer_kv_grow.onnx": "wenet-kv",
+    "conformer_kv_grow_dynamo.onnx": "wenet-kv",
+    "conformer_kv_stacked.onnx": "wenet-kv-stacked",
+    "conformer_packed.onnx": "wenet-packed",
+    "conformer_packed_dynamo.onnx": "wenet-packed",
+    "conformer_packed_grow.onnx": "wenet-packed",
+    "conformer_packed_grow_dynamo.onnx": "wenet-packed",
+    "gpt2_kv.onnx": "optimum",
+    "gpt2_kv_dynamo.onnx": "optimum",
+    "gpt2_stacked.onnx": "gpt2-stacked",
+    "gpt2_stacked_dynamo.onnx": "gpt2-stacked",
+    "plain.onnx": None,
+    "vad_hc.onnx": "silero-hc",
+    "vad_hc_dynamo.onnx": "silero-hc",
+    "vad_state.onnx": "silero-state",
+    "vad_state_dynamo.onnx": "silero-state",
+}
+
+
+def test_every_sample_is_listed_here() -> None:
+    assert sorted(path.name for path in SAMPLES.glob("*.onnx")) == sorted(SPEAKS)
+
+
+@pytest.mark.parametrize("name", SPEAKS)
+def test_the_convention_of_every_sample(name: str, capsys: Capture) -> None:
+    assert main(["inspect", str(SAMPLES / name), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["convention"] == SPEAKS[name]
+    states = [port for port in facts["inputs"] if port["state"]]
+    assert bool(states) == (SPEAKS[name] is not None)
+    fed = {port["name"]: port["fed_by"] for port in states}
+    assert {port["feeds"]: port["name"] for port in facts["outputs"] if port["state"]} == fed
+
+
+def test_the_table_for_people(capsys: Capture) -> None:
+    assert main(["inspect", str(PACKED)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = [" ".join(line.split()) for line in printed.out.splitlines()]
+    for line in (
+        "format IR 7, opset ai.onnx 13",
+        "convention wenet-packed, replaced by wenet-kv",
+        "- metadata num_blocks = 3 agrees with layer",
+        "not wenet-gpu: offset: the output `r_offset`, which should feed this input, is missing",
+        "att_cache float32 [3, 4, T_CACHE, 10] cache attention r_att_cache layer head time (kv dim) "
+        "layer 3, head 4, time T_CACHE, kv 2, dim 5",
+        "att_mask bool [1, 1, T_ADD_T_CACHE] mask batch 1 key",
+    ):
+        assert line in lines
+    assert not any(line.endswith(" ") for line in printed.out.splitlines())
+    assert "\x1b" not in printed.out
+
+
+def test_a_model_without_caches(capsys: Capture) -> None:
+    assert main(["inspect", str(SAMPLES / "plain.onnx")]) == 0
+    assert "convention  none\n" in capsys.readouterr().out
+
+
+def test_a_model_that_speaks_sentences(tmp_path: Path, capsys: Capture) -> None:
+    path = save(two_layers(), tmp_path / "model.onnx")
+    assert main(["inspect", str(path), "--from", FROM, "--size", "T=4", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["inputs"][1]["layout"] == "layer batch time dim"
+    assert facts["inputs"][1]["sizes"] == {"layer": 2, "batch": 1, "time": "T", "dim": 3}
+    assert main(["inspect", str(path), "--from", "cache -> new_cache: layer time dim"]) == 3
+    assert capsys.readouterr().err.startswith("error: cache: ")
+
+
+def test_data_files(tmp_path: Path, capsys: Capture) -> None:
+    path = save(with_data_file("weights.bin"), tmp_path / "model.onnx")
+    (tmp_path / "weights.bin").write_bytes(bytes(20))
+    assert main(["inspect", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["data_files"] == [{"location": "weights.bin", "used_bytes": 12, "bytes": 20}]
+    assert main(["inspect", str(path)]) == 0
+    assert "weights.bin: 12 bytes of 20 bytes used" in capsys.readouterr().out
+
+
+def test_two_equally_good_conventions_are_both_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+) -> None:
+    from dataclasses import replace
+
+    from onnxfix.convention import detect
+
+    one = library()["wenet-packed"]
+    twins = {"wenet-packed": one, "twin": replace(one, name="twin")}
+    monkeypatch.setattr(detect, "library", lambda: twins)
+    assert main(["inspect", str(PACKED)]) == 0
+    assert "ambiguous: wenet-packed and twin fit equally well" in capsys.readouterr().out
+    assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx"]) == 3
+    assert "the model fits wenet-packed and twin equally well" in capsys.readouterr().err
+    assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx", "--from", "wenet-packed", "--check"]) == 1
+
+
+def test_conventions_are_listed_and_shown(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["conventions"]) == 0
+    listed = capsys.readouterr().out
+    for name, convention in library().items():
+        assert name in listed
+        assert convention.description in listed
+    assert main(["conventions", "wenet-kv"]) == 0
+    assert "  {kv}_cache_{layer} -> r_{kv}_cache_{layer}: batch head time dim\n" in capsys.readouterr().out
+    for name in library():
+        assert main(["conventions", name, "--toml"]) == 0
+        path = tmp_path / f"{name}.toml"
+        path.write_text(capsys.readouterr().out)
+        assert load_convention(path) == library()[name]
+    assert main(["conventions", "--json"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == list(library())
+    assert main(["conventions", "--toml"]) == 2
+    assert main(["conventions", "wenet"]) == 2

@@ -235,7 +235,7 @@ def _difference(wrong: Sequence[PortReport], report: VerifyReport) -> Difference
     others = [other.name for other in wrong[1:]]
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        message += f"; so do {shown}" if worst.what == "value" else f"; {shown} differ too"
+        message += f"; {shown} {'differs' if len(others) == 1 else 'differ'} too"
     return DifferenceError(message, report, where=f"{port.name}, tick {port.tick}")
 
 

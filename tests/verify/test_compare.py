@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onnxfix.verify import TOLERANCES, Mismatch, Tolerance, compare
+from onnxfix.verify.compare import TOLERANCES, Mismatch, Tolerance, compare
 from onnxfix.verify.dtypes import cast, decode, encode
 
 NAN, INF = math.nan, math.inf

@@ -16,9 +16,10 @@ from onnxfix.convention.detect import detect
 from onnxfix.convention.plan import Edits, Plan, make_plan
 from onnxfix.errors import DriveError, UsageError
 from onnxfix.model.model import Model
-from onnxfix.verify import VerifyOptions, verify
 from onnxfix.verify.drive import Drive
 from onnxfix.verify.feed import Feed, Recording
+from onnxfix.verify.lockstep import verify
+from onnxfix.verify.report import VerifyOptions
 from onnxfix.verify.session import Session
 from onnxfix.verify.sizes import PROFILES, Profile
 from onnxfix.verify.stream import Stream, Tick

@@ -18,7 +18,8 @@ from onnxfix.convention.plan import Edits, Plan, make_plan
 from onnxfix.convention.route import Route
 from onnxfix.errors import ModelReadError, VacuousCheck, VerifyError
 from onnxfix.model.model import Model
-from onnxfix.verify import DifferenceError, VerifyOptions, verify
+from onnxfix.verify.lockstep import verify
+from onnxfix.verify.report import DifferenceError, VerifyOptions
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 PAIRS = [

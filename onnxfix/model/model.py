@@ -228,9 +228,9 @@ class Model:
         """
         destination = Path(path)
         self.require_data_files()
-        self._require_writable(destination)
         staged = Staged(destination)
         with _discarded_on_error(staged):
+            self._require_writable(destination)
             renamed = self._stage_data(staged)
             with _relocated(self.proto, renamed):
                 content = self._serialized(destination)

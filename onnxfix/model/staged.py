@@ -25,6 +25,7 @@ class Staged:
         self.destination = destination
         self.path = atomic.sibling(destination)
         self._created: list[Path] = []
+        self._is_committing = False
 
     def __enter__(self) -> Staged:
         return self
@@ -67,6 +68,7 @@ class Staged:
         Raises:
             ModelWriteError: The file cannot be moved there. Everything that was written is removed.
         """
+        self._is_committing = True
         try:
             atomic.replace(self.path, self.destination)
         except OSError as error:
@@ -78,6 +80,9 @@ class Staged:
 
     def discard(self) -> None:
         """Removes everything that was written. After `commit` it does nothing."""
+        if self._is_committing and not self.path.exists():
+            # Interrupted just after the model was moved into place: now its data belongs to it.
+            self._created.clear()
         while self._created:
             created = self._created.pop()
             with contextlib.suppress(OSError):

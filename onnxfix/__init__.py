@@ -1,7 +1,9 @@
 """onnxfix rewrites the cache interface of exported ONNX models from one convention into another, and proves the result.
 
+```python
 report = onnxfix.convert("old.onnx", "new.onnx", to="optimum")
 print(report.outcome, report.proof.max_abs)
+```
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-# Functions that bear the name of a module are bound here, once that module is loaded: its import cannot shadow them.
-from onnxfix.convert import convert
+# Packages and modules that bear the name of a function are loaded first: a later import cannot shadow the function.
+import onnxfix.verify  # noqa: F401
+from onnxfix.convert import convert, verify
 from onnxfix.errors import ExitCode, OnnxfixError
+from onnxfix.inspection import inspect
 from onnxfix.request import open_model, plan_conversion
 
 if TYPE_CHECKING:
@@ -37,9 +41,11 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "convert",
+    "inspect",
     "load_convention",
     "open_model",
     "plan_conversion",
+    "verify",
 ]
 
 _LAZY = {
@@ -56,7 +62,9 @@ _LAZY = {
 """Where each name comes from that is imported when it is first used: `onnxfix --help` must not wait for them."""
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module `onnxfix` has no attribute `{name}`")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _LAZY:
+            raise AttributeError(f"module `onnxfix` has no attribute `{name}`")
+        return getattr(importlib.import_module(_LAZY[name]), name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from onnxfix.errors import RewriteError
-from onnxfix.request import open_model, plan_conversion
+from onnxfix.request import bind_model, open_model, plan_conversion
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits, Plan
@@ -94,7 +94,7 @@ def convert(
         model.require_no_new_complaint(complaint)
         if stamp:
             _stamp(model, plan, digest, options)
-    proof = _deliver(model, original, destination, plan, options, clock)
+    proof = _deliver(model, original, source, destination, plan, options, clock)
     return replace(
         report,
         outcome=Outcome.CONVERTED,
@@ -106,6 +106,40 @@ def convert(
         seconds=clock.seconds,
         model=model if destination is None else None,
     )
+
+
+def verify(
+    source: Source,
+    result: Source,
+    *,
+    to: Speech | None = None,
+    from_: Speech | None = None,
+    sizes: Mapping[str, int] | None = None,
+    edits: Edits | None = None,
+    options: VerifyOptions | None = None,
+) -> VerifyReport:
+    """Drives two models side by side, each fed its own caches, and compares all that they put out, to the bit.
+
+    Args:
+        source: The model that is trusted.
+        result: The model that should be the same under another convention.
+        to: The convention of the result, as in `convert`; None: it is detected.
+        from_: The convention of the source; None: it is detected.
+        sizes: Sizes that the models do not tell, as in `convert`.
+        edits: What else was changed on the way to the result.
+        options: How to drive them.
+
+    Raises:
+        VerifyError: They differ, cannot be driven, or nothing is proven.
+        OnnxfixError: A model cannot be read, or its convention is not known.
+    """
+    from onnxfix.verify.lockstep import verify as drive
+
+    original, converted = open_model(source), open_model(result)
+    spoken = bind_model(converted.signature(), from_=to, sizes=sizes).convention
+    plan = plan_conversion(original, to=spoken, from_=from_, sizes=sizes, edits=edits)
+    with contextlib.ExitStack() as stack:
+        return drive(_file(original, source, stack), _file(converted, result, stack), plan, options)
 
 
 def _options(verify: bool | VerifyOptions, clock: _Clock) -> VerifyOptions | None:
@@ -179,6 +213,7 @@ def _simplify(model: Model) -> tuple[str, ...]:
 def _deliver(
     model: Model,
     original: Model,
+    source: Source,
     destination: str | Path | None,
     plan: Plan,
     options: VerifyOptions | None,
@@ -193,21 +228,21 @@ def _deliver(
             staged = stack.enter_context(model.stage(path))
         proof = None
         if options is not None:
-            from onnxfix.verify.lockstep import verify
+            from onnxfix.verify.lockstep import verify as drive
 
             with clock.stage("verify"):
-                proof = verify(_source_file(original, model, stack), staged.path, plan, options)
+                proof = drive(_file(original, source, stack), staged.path, plan, options)
         if destination is not None:
             with clock.stage("write"):
                 staged.commit()
         return proof
 
 
-def _source_file(original: Model, model: Model, stack: contextlib.ExitStack) -> Path:
-    """Returns a file with the source: its own, or a temporary one for a model that came from memory."""
-    if original is model and model.path is not None:
-        return model.path
-    return stack.enter_context(original.stage(_scratch(stack) / "source.onnx")).path
+def _file(model: Model, source: Source, stack: contextlib.ExitStack) -> Path:
+    """Returns a file with the model: its own, or a temporary one if it came from memory."""
+    if isinstance(source, str | Path):
+        return Path(source)
+    return stack.enter_context(model.stage(_scratch(stack) / "source.onnx")).path
 
 
 def _scratch(stack: contextlib.ExitStack) -> Path:

@@ -23,7 +23,7 @@ from onnxfix.surgery.emit import Counter as NodeCounter
 from onnxfix.surgery.emit import Emitter
 from onnxfix.surgery.movement import is_movement, outputs_of
 from onnxfix.surgery.routes import extent_of, leaf
-from onnxfix.surgery.view import Join, View, Views
+from onnxfix.surgery.view import Join, Size, View, Views
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node
@@ -71,6 +71,10 @@ class Canceller:
         self.fired.update(node.op_type for node in absorbed)
         for name in known:
             self._serve(name, shown)
+        # Shapes that were asked for by absorbed nodes only are gone now, and need no other tensor.
+        self.graph.remove_dead(name for node in absorbed for name in node.outputs if name)
+        for name in known:
+            self._serve_shapes(name)
 
     def _explore(self, caches: Mapping[str, View]) -> tuple[dict[str, View], dict[Node, None], list[list[View]]]:
         """Returns the tensors that are movement of the caches, the nodes that move them, and what Splits yield."""
@@ -99,7 +103,15 @@ class Canceller:
         inputs = [known.get(name) if whole or index == 0 else None for index, name in enumerate(node.inputs)]
         if inputs[0] is None or (whole and None in inputs):
             return None
-        return outputs_of(node, inputs, self.graph, self.views)
+        return self._read(node, inputs, known)
+
+    def _read(self, node: Node, inputs: Sequence[View | None], known: Mapping[str, View]) -> list[View] | None:
+        return outputs_of(node, inputs, self.graph, self.views, lambda name: self._sizes(name, known))
+
+    def _sizes(self, name: str, known: Mapping[str, View]) -> Sequence[Size] | None:
+        """Returns the sizes of a tensor, as tokens where they are known at run time only."""
+        view = known.get(name) or self._seen(name, known)
+        return None if view is None else view.dims
 
     def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int:
         """Returns how many nodes it takes to make tensors of these views."""
@@ -119,11 +131,7 @@ class Canceller:
     def _serve(self, name: str, shown: Mapping[str, str]) -> None:
         """Gives the readers of a known tensor that are no movement a tensor of the same content."""
         view = self._known[name]
-        readers = [
-            node
-            for node in self.graph.consumers(name)
-            if node not in self._absorbed and not self._reroot(node, name, view)
-        ]
+        readers = [node for node in self._readers(name, self._absorbed) if name in node.inputs]
         captured = self.graph.capturers(name)
         if self.graph.is_output(name):
             self.graph.rename({name: (inner := self.graph.fresh_name(f"{name}_inner"))})
@@ -146,7 +154,14 @@ class Canceller:
 
     # Sizes
 
-    def _reroot(self, shape: Node, name: str, view: View) -> bool:
+    def _serve_shapes(self, name: str) -> None:
+        view = self._known[name]
+        for node in self.graph.consumers(name):
+            if node.op_type == "Shape" and node not in self._absorbed and not self._reroot(node, view):
+                self.refused.append(f"the whole shape of {name} is needed")
+                self.graph.set_input(node, 0, self.emitter.tensor(view))
+
+    def _reroot(self, shape: Node, view: View) -> bool:
         """Lets those who ask for one size of a tensor ask a tensor that is still there; False where that fails."""
         if shape.op_type != "Shape" or shape.domain not in ("", "ai.onnx"):
             return False
@@ -223,13 +238,14 @@ class Canceller:
         for node in dying:
             whole = node.op_type == "Concat"
             inputs = [self._seen(name, found) if whole or not index else None for index, name in enumerate(node.inputs)]
-            made = None if inputs[0] is None else outputs_of(node, inputs, self.graph, self.views)
+            made = None if inputs[0] is None else self._read(node, inputs, found)
             if made is not None:
                 seen.append(node)
                 found.update(zip(node.outputs, made, strict=True))
         direct = plan(outputs)
         through = plan({name: found.get(name) or self._known.get(name) or view for name, view in outputs.items()})
-        if self._cost(through.values()) - len(dying) > self._cost(direct.values()):
+        gone = sum(node in seen or is_movement(node) for node in dying)
+        if self._cost(through.values()) - gone > self._cost(direct.values()):
             return direct
         self.fired.update(node.op_type for node in seen)
         return through
@@ -262,23 +278,20 @@ class Canceller:
         return self.graph.dims_of(name) if made is None else made.dims
 
     def _dying(self, outputs: Mapping[str, View]) -> list[Node]:
-        """Returns the movement nodes that serve nothing but the old outputs, producers first."""
+        """Returns the nodes that serve nothing but the old outputs, producers first: movement, and Shapes for it."""
         dying: dict[Node, None] = {}
         queue = [node for name in outputs if (node := self.graph.producer(name)) is not None]
         while queue:
             node = queue.pop(0)
-            if (
-                node in dying
-                or node in self._absorbed
-                or not is_movement(node)
-                or not self._serves_only(node, outputs, dying)
-            ):
+            if node in dying or node in self._absorbed or not self._serves_only(node, outputs, dying):
                 continue
             dying[node] = None
             queue += [one for name in node.inputs if (one := self.graph.producer(name)) is not None]
         return list(reversed(dying))
 
     def _serves_only(self, node: Node, outputs: Mapping[str, View], dying: Mapping[Node, None]) -> bool:
+        if not is_movement(node) and node.op_type != "Shape":
+            return False
         for name in node.outputs:
             if self.graph.is_output(name) and name not in outputs:
                 return False

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node
 
 
-def outputs_of(node: Node, inputs: Sequence[View | None], graph: GraphView, views: Views) -> list[View] | None:
+def outputs_of(
+    node: Node, inputs: Sequence[View | None], graph: GraphView, views: Views,
+    sizes: Callable[[str], Sequence[Size] | None],
+) -> list[View] | None:  # fmt: skip
     """Returns the views of a node's outputs.
 
     Args:
@@ -23,11 +26,12 @@ def outputs_of(node: Node, inputs: Sequence[View | None], graph: GraphView, view
         inputs: The view of each input; None for an input that is no movement (a parameter).
         graph: The graph, for constants.
         views: Where views are made.
+        sizes: Tells the sizes of a tensor, for shapes that are computed at run time; None where nothing is known.
     """
     read = _READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if read is None or inputs[0] is None or not node.outputs:
         return None
-    return read(_Reading(node, graph, views), [view for view in inputs if view is not None])
+    return read(_Reading(node, graph, views, sizes), [view for view in inputs if view is not None])
 
 
 def is_movement(node: Node) -> bool:
@@ -38,7 +42,10 @@ def is_movement(node: Node) -> bool:
 class _Reading:
     """A node's parameters, from attributes or constant inputs, whichever its opset has."""
 
-    def __init__(self, node: Node, graph: GraphView, views: Views) -> None:
+    def __init__(
+        self, node: Node, graph: GraphView, views: Views, sizes: Callable[[str], Sequence[Size] | None]
+    ) -> None:
+        self.sizes = sizes
         self.node = node
         self.graph = graph
         self.views = views
@@ -154,7 +161,7 @@ def _transpose(reading: _Reading, inputs: list[View]) -> list[View] | None:
 
 def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
     view = inputs[0]
-    wanted = reading.numbers(1)
+    wanted = _shape(reading, reading.name(1))
     if wanted is None or (0 in wanted and reading.node.integer("allowzero", 0)):
         return None
     shape: list[Size] = []
@@ -169,6 +176,29 @@ def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
         shape = [open_size if size == -1 else size for size in shape]
     moved = reading.views.reshape(view, shape)
     return None if moved is None else [moved]
+
+
+def _shape(reading: _Reading, name: str, depth: int = 8) -> list[Size] | None:
+    """Returns the numbers in a shape, as sizes of other tensors where it is put together at run time."""
+    value = reading.graph.constant(name)
+    if value is not None:
+        return [int(number) for number in value.reshape(-1)] if value.ndim < 2 else None
+    node = reading.graph.producer(name)
+    if node is None or not depth or node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "Shape":
+        sizes = reading.sizes(node.inputs[0])
+        return None if sizes is None else list(sizes)[node.integer("start", 0) : node.integer("end", len(sizes))]
+    parts = [_shape(reading, one, depth - 1) for one in node.inputs[: None if node.op_type == "Concat" else 1]]
+    if not parts or any(part is None for part in parts):
+        return None
+    flat = [size for part in parts for size in part or ()]
+    if node.op_type in ("Concat", "Cast", "Identity", "Squeeze", "Unsqueeze"):
+        return flat
+    index = reading.graph.constant(node.inputs[1]) if node.op_type == "Gather" else None
+    if index is None or not all(-len(flat) <= int(one) < len(flat) for one in index.reshape(-1)):
+        return None
+    return [flat[int(one)] for one in index.reshape(-1)]
 
 
 def _open_size(dims: Sequence[Size], shape: Sequence[Size]) -> Size | None:

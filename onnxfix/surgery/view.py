@@ -14,6 +14,8 @@ built through the constructors of `Views`, which apply identities as they build,
 8.  Parts that are cut alike along another axis (a window over time) are concatenated first and cut once, where the
     concatenation extends an axis that the parts have.
 
+9.  Every n-th element from 0, from 1, ... to n - 1 of one axis, stacked, is that axis divided into two.
+
 Views are interned: two views of one `Views` are equal exactly if they are the same object.
 """
 
@@ -187,7 +189,10 @@ class Views:
         flat = self._merge_neighbours(flat, axis)
         if len(flat) == 1:
             return flat[0]
-        return self._hoist_moves(flat, axis) or self._hoist_window(flat, axis) or self._join(flat, axis)
+        for identity in (self._weave, self._hoist_moves, self._hoist_window):
+            if (found := identity(flat, axis)) is not None:
+                return found
+        return self._join(flat, axis)
 
     def transpose(self, of: View, order: Sequence[int]) -> View:
         """Returns `of` with its dims in another order."""
@@ -221,6 +226,11 @@ class Views:
 
     def move(self, of: View, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]) -> View:
         """Returns `of` rearranged; see `Move`."""
+        # A whole dim is as large as it is in `of`: parts of a concatenation have tokens of their own for equal sizes.
+        atoms = tuple(
+            (dim,) if len(row) == 1 and isinstance(row[0], str) else row
+            for row, dim in zip(atoms, of.dims, strict=True)
+        )
         if isinstance(of, Move) and (composed := _compose(of, atoms, groups)) is not None:
             return self.move(of.of, *composed)
         atoms, groups = _normal(of.dims, atoms, groups)
@@ -297,8 +307,8 @@ class Views:
         if not group or stop <= start:
             return None
         flat = [size for sizes in of.atoms for size in sizes]
-        fast = product(flat[index] for index in group[1:])
-        if not isinstance(fast, int):
+        slow, fast = flat[group[0]], product(flat[index] for index in group[1:])
+        if not isinstance(slow, int) or not isinstance(fast, int):
             return None
         if len(group) > 1 and start // fast == (stop - 1) // fast and stop - start < fast:
             whole = start // fast * fast
@@ -306,6 +316,8 @@ class Views:
             if isinstance(one, Slice) and one.of is of:
                 return None
             return self.slice(one, axis, start - whole, stop - whole, step)
+        if len(group) == 2 and step == fast and start < fast and stop > (slow - 1) * fast:
+            return self._slice_atom(of, group[1], start, start + 1, 1)
         if (fast > 1 and step != 1) or start % fast or stop % fast:
             return None
         return self._slice_atom(of, group[0], start // fast, stop // fast, step)
@@ -376,6 +388,28 @@ class Views:
         atoms = (*first.atoms[:place], (joined.dims[place],), *first.atoms[place + 1 :])
         return self.move(joined, atoms, first.groups)
 
+    def _weave(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 9."""
+        first = parts[0]
+        if not isinstance(first, Move) or first.groups[axis] or not isinstance(first.of, Slice):
+            return None
+        cut, count = first.of, len(parts)
+        for start, part in enumerate(parts):
+            if not isinstance(part, Move) or (part.atoms, part.groups) != (first.atoms, first.groups):
+                return None
+            one = part.of
+            if not isinstance(one, Slice) or not one.is_static or (one.of, one.axis) != (cut.of, cut.axis):
+                return None
+            if (one.start, one.step, one.dims) != (start, count, cut.dims):
+                return None
+        if cut.of.dims[cut.axis] != product((count, cut.dims[cut.axis])):
+            return None
+        fresh = sum(len(row) for row in first.atoms[: cut.axis + 1])
+        atoms = (*first.atoms[: cut.axis], (*first.atoms[cut.axis], count), *first.atoms[cut.axis + 1 :])
+        groups = [tuple(atom + (atom >= fresh) for atom in group) for group in first.groups]
+        groups[axis] = (fresh,)
+        return self.move(cut.of, atoms, tuple(groups))
+
     def _hoist_window(self, parts: Sequence[View], axis: int) -> View | None:
         """Identity 8."""
         first = parts[0]
@@ -411,10 +445,8 @@ class Views:
                 if not isinstance(size, int) or not isinstance(fast, int) or size % fast:
                     return None
                 size = size // fast
-            # Whole dims are as large in every part, but each part has its own tokens for them.
-            own = [(dim,) if len(row) == 1 else row for row, dim in zip(atoms, part.dims, strict=True)]
-            own[of.axis] = (size, *sizes[1:])
-            moved = self.move(part, tuple(own), groups)
+            own = (*atoms[: of.axis], (size, *sizes[1:]), *atoms[of.axis + 1 :])
+            moved = self.move(part, own, groups)
             plain += isinstance(moved, Move) and moved.of is part
             parts.append(moved)
         return self._join_moved(parts, target) if plain <= 1 else None

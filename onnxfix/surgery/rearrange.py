@@ -1,0 +1,227 @@
+"""Writes rearrangements: as Gather, Squeeze, Unsqueeze, Transpose and Reshape, with as few nodes as it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from onnxfix.errors import RewriteError
+from onnxfix.surgery.view import Move, Size, Slice, View, is_identity
+
+if TYPE_CHECKING:
+    from onnxfix.surgery.emit import Emitter
+
+T = TypeVar("T")
+ALLOWZERO = 14
+"""The opset from which on Reshape can be told that 0 is a size (onnx/onnx: docs/Changelog.md, Reshape-14)."""
+
+
+def emit_move(emitter: Emitter, view: Move, name: str) -> str:
+    """Returns the name of a tensor with the content of `view`.
+
+    Raises:
+        RewriteError: A shape is needed that the model's opset cannot compute for an empty cache.
+    """
+    gone = [axis for axis, sizes in enumerate(view.atoms) if not sizes]
+    for axis in gone:
+        if (index := _picked(view.of, axis)) is not None:
+            return _pick(emitter, view, axis, index, name)
+    order = [atom for group in view.groups for atom in group]
+    is_whole = all(len(sizes) < 2 for sizes in view.atoms) and all(len(group) < 2 for group in view.groups)
+    in_order = order == sorted(order)
+    if is_whole and in_order:
+        return _change_units(emitter, view, gone, name)
+    if is_whole:
+        return _transpose(emitter, view, gone, name)
+    return _reshape_and_transpose(emitter, view, order, name)
+
+
+def _without(items: Sequence[T], index: int) -> tuple[T, ...]:
+    return (*items[:index], *items[index + 1 :])
+
+
+def _picked(view: View, axis: int) -> int | None:
+    """Returns the index that a chain of slices takes of an axis, where it takes one and knows which."""
+    while isinstance(view, Slice):
+        if view.axis == axis:
+            return view.start if view.is_static and view.dims[axis] == 1 and isinstance(view.start, int) else None
+        view = view.of
+    return None
+
+
+def _pick(emitter: Emitter, view: Move, axis: int, index: int, name: str) -> str:
+    """A slice of one element whose dim goes is a Gather; slices of other axes come after it, on smaller tensors."""
+    inner = view.of
+    assert isinstance(inner, Slice)
+    atoms = _without(view.atoms, axis)
+    if not is_identity(atoms, view.groups):
+        picked = emitter.views.squeeze(inner, (axis,))
+        return emit_move(emitter, Move(view.dims, picked, atoms, view.groups), name)
+    if inner.axis != axis:
+        picked = emitter.views.squeeze(inner.of, (axis,))
+        return emitter.cut(emitter.tensor(picked), inner, inner.axis - (axis < inner.axis), name)
+    constant = emitter.sink.add_constant(np.array(index, np.int64), "onnxfix_constant")
+    return emitter.node("Gather", [emitter.tensor(inner.of), constant], name, axis=axis)
+
+
+def _change_units(emitter: Emitter, view: Move, gone: Sequence[int], name: str) -> str:
+    """Dims of size 1 come and go: Squeeze and Unsqueeze, or one Reshape for both."""
+    added = [axis for axis, group in enumerate(view.groups) if not group]
+    tensor = emitter.tensor(view.of)
+    if gone and added and (shape := _constant_shape(view.of.dims, [[size] for size in view.dims])) is not None:
+        return emitter.node("Reshape", [tensor, emitter.numbers(*shape)], name)
+    if gone:
+        tensor = emitter.change_axes("Squeeze", tensor, gone, "" if added else name)
+    return emitter.change_axes("Unsqueeze", tensor, added, name) if added else tensor
+
+
+def _transpose(emitter: Emitter, view: Move, gone: Sequence[int], name: str) -> str:
+    """Unit dims that stay in number take part in the transposition."""
+    added = [axis for axis, group in enumerate(view.groups) if not group]
+    kept = min(len(gone), len(added))
+    tensor = emitter.tensor(view.of)
+    if gone[kept:]:
+        tensor = emitter.change_axes("Squeeze", tensor, gone[kept:])
+    whole: list[int] = []
+    units: list[int] = []
+    for position, axis in enumerate(axis for axis in range(len(view.atoms)) if axis not in gone[kept:]):
+        (whole if view.atoms[axis] else units).append(position)
+    spare = iter(units)
+    groups = [group for axis, group in enumerate(view.groups) if axis not in added[kept:]]
+    perm = [whole[group[0]] if group else next(spare) for group in groups]
+    rest = added[kept:]
+    tensor = emitter.node("Transpose", [tensor], "" if rest else name, perm=perm)
+    return emitter.change_axes("Unsqueeze", tensor, rest, name) if rest else tensor
+
+
+def _reshape_and_transpose(emitter: Emitter, view: Move, order: Sequence[int], name: str) -> str:
+    """The general case: divide dims into atoms, transpose them, merge them; or the same without run-time shapes."""
+    sizes = [size for row in view.atoms for size in row]
+    merged = [[sizes[atom] for atom in group] for group in view.groups]
+    in_order = list(order) == sorted(order)
+    shapes = (
+        [(view.of.dims, merged)]
+        if in_order
+        else [(view.of.dims, [[one] for one in sizes]), ([sizes[one] for one in order], merged)]
+    )
+    if emitter.sink.opset < ALLOWZERO and any(_constant_shape(before, after) is None for before, after in shapes):
+        return _transpose_and_reshape(emitter, view, sizes, order, name)
+    tensor = emitter.tensor(view.of)
+    if in_order:
+        return _reshape(emitter, tensor, view.of.dims, merged, name)
+    is_last = all(len(group) == 1 for group in view.groups)
+    tensor = _reshape(emitter, tensor, view.of.dims, [[size] for size in sizes])
+    tensor = emitter.node("Transpose", [tensor], name if is_last else "", perm=list(order))
+    return tensor if is_last else _reshape(emitter, tensor, [sizes[atom] for atom in order], merged, name)
+
+
+def _transpose_and_reshape(emitter: Emitter, view: Move, sizes: Sequence[Size], order: Sequence[int], name: str) -> str:
+    """Brings dims of unknown size to the front, where Reshape copies them in place whether they are 0 or not."""
+    dim_of = [axis for axis, row in enumerate(view.atoms) for _ in row]
+    group_of = {atom: axis for axis, group in enumerate(view.groups) for atom in group}
+    lead = [atom for atom, size in enumerate(sizes) if isinstance(size, str)]
+    for atom in lead:
+        if len(view.atoms[dim_of[atom]]) > 1 or len(view.groups[group_of[atom]]) > 1:
+            message = f"a reshape from {_show(view.of.dims)} to {_show(view.dims)} needs opset {ALLOWZERO}"
+            raise RewriteError(
+                f"{message}, the model has {emitter.sink.opset}", hint="freeze a dim: --set-dim NAME=SIZE"
+            )
+    front = [dim_of[atom] for atom in lead]
+    rest = [axis for axis in range(len(view.atoms)) if axis not in front]
+    tensor = _permute(emitter, emitter.tensor(view.of), [*front, *rest])
+    inner = [atom for atom in range(len(sizes)) if atom not in lead]
+    tensor = _fold(emitter, tensor, len(lead), [view.of.dims[axis] for axis in rest], [[sizes[atom]] for atom in inner])
+    moved = [atom for atom in order if atom not in lead]
+    tensor = _permute(emitter, tensor, [*range(len(lead)), *(len(lead) + inner.index(atom) for atom in moved)])
+    back = [axis for axis in range(len(view.groups)) if axis not in {group_of[atom] for atom in lead}]
+    tensor = _fold(
+        emitter,
+        tensor,
+        len(lead),
+        [sizes[atom] for atom in moved],
+        [[sizes[atom] for atom in view.groups[axis]] for axis in back],
+    )
+    place = {
+        **{group_of[atom]: index for index, atom in enumerate(lead)},
+        **{axis: len(lead) + index for index, axis in enumerate(back)},
+    }
+    final = [place[axis] for axis in range(len(view.groups))]
+    return (
+        emitter.node("Identity", [tensor], name)
+        if name and final == sorted(final)
+        else _permute(emitter, tensor, final, name)
+    )
+
+
+def _permute(emitter: Emitter, tensor: str, perm: Sequence[int], name: str = "") -> str:
+    return tensor if list(perm) == sorted(perm) else emitter.node("Transpose", [tensor], name, perm=list(perm))
+
+
+def _fold(emitter: Emitter, tensor: str, lead: int, before: Sequence[Size], after: Sequence[Sequence[Size]]) -> str:
+    """Reshapes the known dims behind `lead` unknown ones."""
+    known = [math.prod(size for size in group if isinstance(size, int)) for group in after]
+    return tensor if list(before) == known else emitter.node("Reshape", [tensor, emitter.numbers(*[0] * lead, *known)])
+
+
+def _reshape(
+    emitter: Emitter, tensor: str, before: Sequence[Size], after: Sequence[Sequence[Size]], name: str = ""
+) -> str:
+    """Adds a Reshape from dims to dims that are each a product of sizes."""
+    if [[size] for size in before] == [list(group) for group in after] and not name:
+        return tensor
+    shape = _constant_shape(before, after)
+    if shape is not None:
+        return emitter.node("Reshape", [tensor, emitter.numbers(*shape)], name)
+    whole = emitter.node("Shape", [tensor])
+    dims = [_run_time_size(emitter, whole, before, group) for group in after]
+    return emitter.node("Reshape", [tensor, emitter.node("Concat", dims, axis=0)], name, allowzero=1)
+
+
+def _run_time_size(emitter: Emitter, shape: str, before: Sequence[Size], group: Sequence[Size]) -> str:
+    """Returns a 1-D tensor with a product of sizes, computed from the shape of the tensor before."""
+    known = math.prod(size for size in group if isinstance(size, int))
+    factors = [_factor(emitter, shape, before, size) for size in group if isinstance(size, str)]
+    if known != 1 or not factors:
+        factors.insert(0, emitter.numbers(known))
+    result = factors[0]
+    for factor in factors[1:]:
+        result = emitter.node("Mul", [result, factor])
+    return result
+
+
+def _factor(emitter: Emitter, shape: str, before: Sequence[Size], size: str) -> str:
+    """Returns one size: a dim of the tensor before, or a known fraction of one (`NAME@AXIS/NUMBER`)."""
+    if size in before:
+        return emitter.node("Gather", [shape, emitter.numbers(before.index(size))], axis=0)
+    whole, _, divisor = size.rpartition("/")
+    if whole in before and divisor.isdecimal():
+        return emitter.node("Div", [_factor(emitter, shape, before, whole), emitter.numbers(int(divisor))])
+    raise RewriteError(
+        f"the size `{size}` cannot be told from {_show(before)}", hint="freeze a dim: --set-dim NAME=SIZE"
+    )
+
+
+def _constant_shape(before: Sequence[Size], after: Sequence[Sequence[Size]]) -> list[int] | None:
+    """Returns Reshape's constant shape, with 0 for a dim that is copied in place; None where one is needed at run time.
+
+    -1 stands in only where every other size is known and not 0: a cache may be empty.
+    """
+    shape: list[int] = []
+    for index, group in enumerate(after):
+        known = [size for size in group if isinstance(size, int)]
+        if len(known) == len(group):
+            shape.append(math.prod(known))
+            if shape[-1] == 0 and (index >= len(before) or before[index] != 0):
+                return None
+        elif len(group) == 1 and index < len(before) and before[index] == group[0]:
+            shape.append(0)
+        else:
+            shape.append(-1)
+    return None if shape.count(-1) > 1 or (-1 in shape and 0 in shape) else shape
+
+
+def _show(dims: Sequence[Size]) -> str:
+    return f"[{', '.join('?' if isinstance(dim, str) else str(dim) for dim in dims)}]"

@@ -59,6 +59,7 @@ class GraphView:
         self._counters: dict[str, int] = {}
         self._tensors: dict[str, Value] = {}
         self._nodes: dict[Link, Node] = {}
+        self._hidden: dict[str, list[Node]] = {}
         self._types: dict[Value, Port] = {}
         self._constants: dict[Value, Array | None] = {}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
@@ -87,6 +88,8 @@ class GraphView:
             domain=proto.domain if proto.HasField("domain") else None,
         )
         node = self._nodes[link] = Node(link, proto, len(proto.input))
+        for name in scopes.inner_names(proto):
+            self._hidden.setdefault(name, []).append(node)
         return node
 
     def _forget_edits(self) -> None:
@@ -97,6 +100,7 @@ class GraphView:
         self._removed_initializers: list[onnx.TensorProto | onnx.SparseTensorProto] = []
         self._unplugged: dict[Value, None] = {}
         self._renamed: dict[Value, str] = {}
+        self._claimed: dict[str, None] = {}
         self._ports_changed = False
 
     def _tensor(self, name: str) -> Value:
@@ -432,7 +436,7 @@ class GraphView:
             self._renamed.setdefault(tensor, tensor.name)
             tensor.name = new
             self._tensors[new] = tensor
-            self._taken.add(new)
+            self._claim(new)
             self._touched.update(dict.fromkeys([*tensor.inputs, *tensor.outputs]))
             self._ports_changed = True
 
@@ -494,10 +498,14 @@ class GraphView:
     def _unprovided(self, name: str) -> Value:
         if self.has_value(name):
             raise self._error(f"the name `{name}` is taken by another value of the graph")
-        self._taken.add(name)
+        self._claim(name)
         tensor = self._tensor(name)
         self._constants.pop(tensor, None)
         return tensor
+
+    def _claim(self, name: str) -> None:
+        self._taken.add(name)
+        self._claimed[name] = None
 
     def _require_distinct(self, ports: Sequence[Port]) -> None:
         names = [port.name for port in ports]
@@ -559,10 +567,24 @@ class GraphView:
         for link in self._added:
             graph.node.append(self._nodes[link].proto)
             self._nodes[link].proto = graph.node[-1]
-        for link in {**self._touched, **self._added}:
-            self._nodes[link].write(self.fresh_name)
+        inner = self._inner_renames()
+        for link in {**self._touched, **self._added, **dict.fromkeys(inner)}:
+            self._nodes[link].write(inner.get(link, {}))
         writing.arrange(graph.node, [node.proto for node in nodes])
         self._nodes = {node.link: node for node in nodes}
+
+    def _inner_renames(self) -> dict[Link, dict[str, str]]:
+        """Finds values of nested graphs that would bear the name of a value of the main graph.
+
+        Runtimes refuse that, but for the outputs of the very node whose nested graph it is (Optimum's merged decoders).
+        """
+        renames: dict[Link, dict[str, str]] = {}
+        for name in [name for name in self._claimed if name in self._hidden and self.has_value(name)]:
+            for node in [node for node in self._hidden[name] if node.link in self._nodes and name not in node.outputs]:
+                renames.setdefault(node.link, {})[name] = new = self.fresh_name(name)
+                self._hidden[name].remove(node)
+                self._hidden.setdefault(new, []).append(node)
+        return renames
 
     def _write_initializers(self, graph: onnx.GraphProto) -> None:
         for stored in (graph.initializer, graph.sparse_initializer):

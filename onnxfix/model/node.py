@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, MutableSequence
+from collections.abc import Hashable, Iterable, Mapping, MutableSequence
 from typing import Protocol
 
 import onnx
@@ -10,7 +10,7 @@ import onnx
 from onnxfix.errors import RewriteError
 from onnxfix.model.attributes import Attribute, attributes_of
 from onnxfix.model.external import graphs_of
-from onnxfix.model.scopes import rename_captures
+from onnxfix.model.scopes import rename_captures, rename_inner
 
 
 class Value(Hashable, Protocol):
@@ -98,18 +98,19 @@ class Node:
         value = self.attributes.get(name)
         return value if isinstance(value, str) else default
 
-    def write(self, fresh: Callable[[str], str]) -> None:
+    def write(self, inner: Mapping[str, str]) -> None:
         """Writes names that have changed into the message.
 
         Args:
-            fresh: Makes a name that nothing bears yet, for inner values of nested graphs that would hide a new name.
+            inner: Old and new names of what the node's nested graphs define.
         """
         if tuple(self.proto.input) != self.inputs:
             self.proto.input[:] = self.inputs
         if tuple(self.proto.output) != self.outputs:
             self.proto.output[:] = self.outputs
+        rename_inner(self.proto, inner)
         pairs = zip(self._written_captures, self.captures, strict=True)
-        rename_captures(self.proto, {old: new for old, new in pairs if old != new}, fresh)
+        rename_captures(self.proto, {old: new for old, new in pairs if old != new})
         self._written_captures = self.captures
 
 

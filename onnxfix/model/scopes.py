@@ -5,7 +5,7 @@ A nested graph (`If`, `Loop`, `Scan`) sees every value of the graphs around it, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableSequence
+from collections.abc import Iterable, Mapping, MutableSequence
 
 import onnx
 
@@ -68,25 +68,46 @@ def _collect_nodes(nodes: Iterable[onnx.NodeProto], names: set[str]) -> None:
             _collect(graph, names)
 
 
-def rename_captures(node: onnx.NodeProto, renames: Mapping[str, str], fresh: Callable[[str], str]) -> None:
+def inner_names(node: onnx.NodeProto) -> set[str]:
+    """Returns the names that a node's nested graphs define, at any depth."""
+    names: set[str] = set()
+    for graph in graphs_of(node):
+        names |= defined_names(graph)
+        for inner in graph.node:
+            names |= inner_names(inner)
+    return names
+
+
+def rename_captures(node: onnx.NodeProto, renames: Mapping[str, str]) -> None:
     """Renames, all at once, what a node's nested graphs read from outside.
 
     Args:
         node: The node, changed in place.
-        renames: Old names and new ones.
-        fresh: Makes a name that nothing bears yet, for inner values that would hide a new name.
+        renames: Old names and new ones, which no nested graph defines.
     """
     for graph in graphs_of(node):
-        _rename_free(graph, renames, fresh)
+        read = free_names(graph)
+        _rename(graph, {old: new for old, new in renames.items() if old in read})
 
 
-def _rename_free(graph: onnx.GraphProto, renames: Mapping[str, str], fresh: Callable[[str], str]) -> None:
-    read = free_names(graph)
-    names = {old: new for old, new in renames.items() if old in read and old != new}
+def rename_inner(node: onnx.NodeProto, renames: Mapping[str, str]) -> None:
+    """Renames what a node's nested graphs define, at any depth.
+
+    Args:
+        node: The node, changed in place.
+        renames: Old names and new ones, which are new to the whole model.
+    """
+    for graph in graphs_of(node):
+        defined = defined_names(graph)
+        for inner in graph.node:
+            rename_inner(inner, renames)
+        _rename(graph, {old: new for old, new in renames.items() if old in defined})
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Renames values that a graph defines or reads, there and in the graphs nested in it."""
     if not names:
         return
-    hiding = sorted(defined_names(graph) & set(names.values()))
-    names.update((name, fresh(name)) for name in hiding)
     for values in (graph.input, graph.output, graph.value_info, graph.initializer):
         for value in values:
             value.name = names.get(value.name, value.name)
@@ -95,9 +116,9 @@ def _rename_free(graph: onnx.GraphProto, renames: Mapping[str, str], fresh: Call
     for annotation in graph.quantization_annotation:
         annotation.tensor_name = names.get(annotation.tensor_name, annotation.tensor_name)
     for node in graph.node:
+        rename_captures(node, names)
         _rename_in(node.input, names)
         _rename_in(node.output, names)
-        rename_captures(node, names, fresh)
 
 
 def _rename_in(texts: MutableSequence[str], names: Mapping[str, str]) -> None:

@@ -55,15 +55,14 @@ def print_json(value: Json) -> None:
 
 def show_error(error: OnnxfixError) -> None:
     """Prints what is wrong, where, and what to do about it."""
-    text = Text("error: ", style="bold red")
-    text.append(f"{error.where}: " if error.where else "", style="bold")
-    text.append(error.message, style="not bold default")
+    text = Text().append("error: ", "bold red")
+    text.append(f"{error.where}: " if error.where else "", "bold").append(error.message)
     if isinstance(error, LayoutError):
         start, stop = error.span
-        text.append(f"\n    {error.text}\n    ", style="not bold default")
-        text.append(" " * start + "^" * max(1, stop - start), style="bold red")
+        text.append(f"\n    {error.text}\n    ")
+        text.append(" " * start + "^" * max(1, stop - start), "bold red")
     if error.hint:
-        text.append(f"\n  {error.hint}", style="not bold cyan")
+        text.append(f"\n  {error.hint}", "cyan")
     people().print(text, soft_wrap=True)
 
 

@@ -67,7 +67,7 @@ def _show_one(one: Convention) -> None:
         console.print(f"  replaced by: {one.successor}", soft_wrap=True)
     for cache in one.caches:
         extra = ", ".join(text for text in ("optional" if cache.optional else "", cache.update or "") if text)
-        console.print(Text(f"\ncache {cache.name}", "bold").append(f" ({extra})" if extra else "", "not bold"))
+        console.print(Text().append(f"\ncache {cache.name}", "bold").append(f" ({extra})" if extra else ""))
         for sentence in _sentences(cache):
             console.print(Text(f"  {sentence}", "cyan"), soft_wrap=True)
     for kind, ports in (("inputs", one.inputs), ("outputs", one.outputs)):
@@ -77,7 +77,7 @@ def _show_one(one: Convention) -> None:
             extra = " (optional)" if port.optional else ""
             dtype = f" {port.dtype}" if port.dtype else ""
             text = f"{port.name}: {port.layout}" if port.layout.items else port.name
-            console.print(Text(f"  {text}", "cyan").append(f"{dtype}, {port.role}{extra}", "default"), soft_wrap=True)
+            console.print(Text().append(f"  {text}", "cyan").append(f"{dtype}, {port.role}{extra}"), soft_wrap=True)
 
 
 def _sentences(cache: CacheSpec) -> list[str]:

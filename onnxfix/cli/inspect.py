@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from onnxfix.convention.signature import Dim
     from onnxfix.inspection import CandidateFacts, Inspection, PortFacts
 
 
@@ -44,17 +42,18 @@ def _show_file(console: Console, inspection: Inspection) -> None:
 
     from onnxfix.cli.console import bytes_text, count_text, print_table
 
-    console.print(Text(inspection.path, "bold").append(f"  {bytes_text(inspection.bytes)}", "not bold"), soft_wrap=True)
+    title = Text().append(inspection.path, "bold").append(f"  {bytes_text(inspection.bytes)}")
+    console.print(title, soft_wrap=True)
     rows = _grid()
     opsets = ", ".join(f"{domain} {version}" for domain, version in inspection.opsets.items())
     rows.add_row("format", f"IR {inspection.ir_version}, opset {opsets or 'none'}")
-    rows.add_row("producer", inspection.producer or "not said")
+    rows.add_row("producer", Text(inspection.producer or "not said"))
     functions = f", {count_text(inspection.functions, 'function')}" if inspection.functions else ""
     rows.add_row("graph", f"{count_text(inspection.nodes, 'node')}{functions}")
     rows.add_row("weights", f"{inspection.parameters:,} in {bytes_text(inspection.parameter_bytes)}")
     for file in inspection.data_files:
         size = "" if file.size is None else f" of {bytes_text(file.size)}"
-        rows.add_row("data file", f"{file.location}: {bytes_text(file.used)}{size} used")
+        rows.add_row("data file", Text(f"{file.location}: {bytes_text(file.used)}{size} used"))
     if inspection.metadata:
         rows.add_row(
             "metadata", Text("\n").join(Text(f"{key} = {value}") for key, value in inspection.metadata.items())
@@ -65,29 +64,30 @@ def _show_file(console: Console, inspection: Inspection) -> None:
 def _show_convention(console: Console, inspection: Inspection) -> None:
     from rich.text import Text
 
-    console.print()
-    text = Text("convention  ", "cyan")
+    from onnxfix.cli.console import print_table
+
+    rows = _grid()
     if inspection.convention is not None:
-        text.append(inspection.convention, "bold green")
-        text.append(f", replaced by {inspection.successor}" if inspection.successor else "", "default")
+        text = Text().append(inspection.convention, "bold green")
+        text.append(f", replaced by {inspection.successor}" if inspection.successor else "")
     elif inspection.is_ambiguous:
         best = [one.name for one in inspection.candidates if _rank(one) == _rank(inspection.candidates[0])]
-        text.append(f"ambiguous: {' and '.join(best)} fit equally well, say --from", "bold yellow")
+        text = Text(f"ambiguous: {' and '.join(best)} fit equally well, say --from", "bold yellow")
     else:
-        text.append("none", "bold yellow")
-    console.print(text, soft_wrap=True)
+        text = Text("none", "bold yellow")
+    rows.add_row("convention", text)
     shown = inspection.candidates if inspection.is_ambiguous else inspection.candidates[:1]
     for candidate in shown:
         if inspection.is_ambiguous:
-            console.print(f"  {candidate.name}", soft_wrap=True)
+            rows.add_row("", Text(candidate.name, "bold"))
         for reason in candidate.reasons:
-            console.print(f"  - {reason}", soft_wrap=True)
+            rows.add_row("", Text(f"- {reason}"))
     for candidate in inspection.candidates[len(shown) :]:
-        console.print(
-            Text(f"  less likely: {candidate.name}").append(_against(candidate.reasons), "dim"), soft_wrap=True
-        )
+        rows.add_row("", Text(f"less likely: {candidate.name}").append(_against(candidate.reasons), "dim"))
     for name, reason in inspection.rejections:
-        console.print(Text(f"  not {name}: ").append(reason, "dim"), soft_wrap=True)
+        rows.add_row("", Text(f"not {name}: ").append(reason, "dim"))
+    console.print()
+    print_table(console, rows)
 
 
 def _rank(candidate: CandidateFacts) -> tuple[int, int]:
@@ -105,12 +105,12 @@ def _show_ports(console: Console, inspection: Inspection) -> None:
     from onnxfix.cli.console import print_table
 
     for is_input, title, partner in ((True, "inputs", "fed by"), (False, "outputs", "feeds")):
-        ports = [one for one in inspection.ports if one.is_input is is_input]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan")
-        for heading in (title, "dtype", "dims", "what", partner, "layout", "sizes"):
+        for heading in (title, "dtype", "dims", "what", partner, "layout"):
             table.add_column(heading, overflow="fold")
-        for one in ports:
-            table.add_row(*_cells(one))
+        for one in inspection.ports:
+            if one.is_input is is_input:
+                table.add_row(*_cells(one))
         console.print()
         print_table(console, table)
 
@@ -120,14 +120,21 @@ def _cells(one: PortFacts) -> tuple[Text, ...]:
 
     from onnxfix.convention.layout import show_dims
 
-    what = f"cache {one.cache}" + (f", {one.part}" if one.part else "") if one.is_state else one.role
-    style = "bold" if one.is_state else ""
-    cells = (one.port.dtype, show_dims(one.port.dims), what, one.partner, one.layout, _sizes_text(one.sizes))
-    return (Text(one.port.name, style), *(Text(cell) for cell in cells))
+    what = one.role
+    if one.is_state:
+        what = f"state: {one.cache}" + (f", {one.part}" if one.part else "")
+    cells = (one.port.dtype, show_dims(one.port.dims), what, one.partner, _layout_text(one))
+    return (Text(one.port.name, "bold" if one.is_state else ""), *(Text(cell) for cell in cells))
 
 
-def _sizes_text(sizes: Mapping[str, Dim]) -> str:
-    return ", ".join(f"{axis} {'?' if size is None else size}" for axis, size in sizes.items())
+def _layout_text(one: PortFacts) -> str:
+    """Returns the layout with the sizes that are numbers: `layer=12 head=4 time (kv=2 dim=64)`."""
+    words = []
+    for word in one.layout.split():
+        axis = word.strip("()")
+        size = one.sizes.get(axis)
+        words.append(word.replace(axis, f"{axis}={size}") if isinstance(size, int) else word)
+    return " ".join(words)
 
 
 def _grid() -> Table:

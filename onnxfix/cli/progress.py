@@ -36,9 +36,9 @@ class StageProgress:
             self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TimeElapsedColumn(),
+                TextColumn("{task.description}"),
                 console=Console(file=self._stream, markup=False, highlight=False, emoji=False),
                 transient=True,
             )

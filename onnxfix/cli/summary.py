@@ -43,26 +43,18 @@ def show_report(console: Console, report: ConversionReport) -> None:
 
 
 def _show_unchanged(console: Console, report: ConversionReport) -> None:
-    text = Text("unchanged", style="bold green")
-    if report.target == report.speaks:
-        text.append(f"  the model speaks {report.speaks} already", style="not bold default")
-    else:
-        text.append(
-            f"  the model speaks {report.speaks}, for which {report.target} is the same", style="not bold default"
-        )
+    text = Text().append("unchanged", "bold green").append(f"  the model speaks {report.speaks}")
+    text.append(" already" if report.target == report.speaks else f", for which {report.target} is the same")
     console.print(text, soft_wrap=True)
     for note in report.notes:
-        console.print(f"  note   {note}", soft_wrap=True)
+        console.print(Text().append("note", "cyan").append(f"  {note}"), soft_wrap=True)
     if report.destination:
         console.print(_written(report), soft_wrap=True)
 
 
 def _headline(report: ConversionReport, word: str, style: str) -> Text:
-    text = Text(word, style=style)
-    text.append(f"  {report.speaks}", style="not bold default")
-    text.append(" -> ", style=f"not bold {_QUIET}")
-    text.append(report.target, style="bold default")
-    return text
+    text = Text().append(word, style).append(f"  {report.speaks}")
+    return text.append(" -> ", _QUIET).append(report.target, "bold")
 
 
 def _grid() -> Table:
@@ -129,7 +121,7 @@ def _nodes(report: ConversionReport) -> Text:
 
 def _proof(proof: VerifyReport | None) -> Text:
     if proof is None:
-        return Text("none: not verified, nothing is proven", style="bold yellow")
+        return Text("none: not verified, nothing is proven", "bold yellow")
     text = Text(f"{count_text(proof.ticks, 'tick')}, {count_text(proof.values, 'value')} compared, ")
     if proof.is_exact:
         text.append("all equal to the bit", style="bold green")
@@ -157,8 +149,9 @@ def _time(report: ConversionReport) -> Text:
 def _written(report: ConversionReport) -> Text:
     path = Path(report.destination)
     if report.outcome is Outcome.UNCHANGED and Path(report.source).exists() and path.samefile(report.source):
-        return Text(f"{path} stays as it is", style="bold")
-    return Text(f"wrote {path}", style="bold").append(f" ({bytes_text(path.stat().st_size)})", f"not bold {_QUIET}")
+        return Text().append(str(path), "bold").append(" stays as it is")
+    size = bytes_text(path.stat().st_size)
+    return Text("wrote ").append(str(path), "bold").append(f" ({size})", _QUIET)
 
 
 def show_plan(console: Console, report: ConversionReport) -> None:

@@ -148,9 +148,7 @@ class Convention:
     successor: str | None = None
 
     def __str__(self) -> str:
-        return self.name or "; ".join(
-            f"{past} -> {present.template}" if present else str(past) for past, present in self._pairs()
-        )
+        return self.name or "; ".join(_sentence(past, present) for past, present in self._pairs())
 
     def _pairs(self) -> list[tuple[TensorSpec, TensorSpec | None]]:
         return [
@@ -162,6 +160,12 @@ class Convention:
     def cache(self, name: str) -> CacheSpec | None:
         """Returns the cache of that name; None if there is none."""
         return next((cache for cache in self.caches if cache.name == name), None)
+
+
+def _sentence(past: TensorSpec, present: TensorSpec | None) -> str:
+    if present is None:
+        return str(past)
+    return f"{past.template if past.layout == present.layout else past} -> {present}"
 
 
 def parse_tensor(text: str, *, where: str = "") -> TensorSpec:

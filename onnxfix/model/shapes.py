@@ -265,8 +265,31 @@ def _slice_dims(walk: _Refinement, node: onnx.NodeProto) -> tuple[Dim, ...] | No
     axes = walk.integers_at(node, 3) if has_axes else tuple(range(len(starts.entries)))
     if axes is None:
         return None
-    cut = {axis % len(dims) for axis in axes}
-    return tuple(None if axis in cut else dim for axis, dim in enumerate(dims))
+    bounds = [_bounds(walk, node, place) for place in range(len(axes))]
+    sliced = list(dims)
+    for axis, bound in zip(axes, bounds, strict=True):
+        sliced[axis % len(dims)] = _slice_length(dims[axis % len(dims)], bound)
+    return tuple(sliced)
+
+
+def _bounds(walk: _Refinement, node: onnx.NodeProto, place: int) -> tuple[int, int, int] | None:
+    """Returns start, end and step of a slice along one of its axes, where all three are known."""
+    rows = [walk.sizes_at(node, index) for index in (1, 2)]
+    rows.append(walk.sizes_at(node, 4) if len(node.input) > 4 else _Sizes((1,) * (place + 1)))
+    entries = [row.entries[place] if row is not None and place < len(row.entries) else None for row in rows]
+    start, end, step = entries
+    if isinstance(start, int) and isinstance(end, int) and isinstance(step, int) and step:
+        return start, end, step
+    return None
+
+
+def _slice_length(dim: Dim, bounds: tuple[int, int, int] | None) -> Dim:
+    if bounds is None or not isinstance(dim, int):
+        return None
+    start, end, step = bounds
+    # A descending slice ends before index 0 at any integer below -dim, which for Python means the same as None.
+    stop = None if step < 0 and end < -dim else end
+    return len(range(*slice(start, stop, step).indices(dim)))
 
 
 def _reshape_dims(walk: _Refinement, node: onnx.NodeProto) -> tuple[Dim, ...] | None:

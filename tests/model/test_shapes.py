@@ -1,0 +1,97 @@
+"""Inference behind nodes whose sizes are computed at run time."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnxfix.model.graph import GraphView
+from onnxfix.model.model import Model
+from tests.model.files import parsed
+
+CONSTANTS = """int64[1] first = {0}, int64[1] second = {1}, int64[1] third = {2}, int64[1] four = {4},
+    int64[1] minus = {-1}, int64 zero = {0}, int64[1] end = {9223372036854775807}"""
+
+
+def dims(inputs: str, body: str, name: str = "y") -> tuple[int | str | None, ...] | None:
+    """What is inferred of a value. Sizes that inference made a name for are shown as None."""
+    proto = parsed(
+        f"g ({inputs}) => (float[] unread) <{CONSTANTS}> {{ {body} unread = Constant <value_float = 0.0> () }}"
+    )
+    del proto.graph.output[:]
+    proto.graph.output.add(name=name)
+    view = GraphView(Model.from_proto(proto))
+    view.infer_shapes()
+    found = view.dims_of(name)
+    return None if found is None else tuple(None if str(dim).startswith("unk__") else dim for dim in found)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body", "expected"),
+    [
+        ("float[1, 50, 8] x, int64[1] a, int64[1] b", "y = Slice (x, a, b, second, second)", (1, None, 8)),
+        ("float[1, 50, 8] x, int64[1] a, int64[1] b", "y = Slice (x, a, b, minus)", (1, 50, None)),
+        ("float[4, 50, 8] x, int64[2] a, int64[2] b", "y = Slice (x, a, b)", (None, None, 8)),
+        ("float[1, t, 8] x, int64[2] s", "y = Reshape (x, s)", (None, None)),
+        ("float[1, t, 8] x, int64[1] s", "s3 = Concat <axis = 0> (first, s, four) y = Reshape (x, s3)", (1, None, 4)),
+        # The pattern of `flatten` and `view` in exports by TorchScript.
+        (
+            "float[1, t, 3, 8] x",
+            "s = Shape (x) head = Slice (s, first, third) all = Concat <axis = 0> (head, minus) y = Reshape (x, all)",
+            (1, "t", 24),
+        ),
+        (
+            "float[b, t, 32] x",
+            "s = Shape (x) b = Gather (s, zero) b1 = Unsqueeze (b, first) "
+            "all = Concat <axis = 0> (b1, minus, four, second) y = Reshape (x, all)",
+            ("b", None, 4, 1),
+        ),
+        (
+            "float[6, 8] x",
+            "s = Shape (x) n = Gather (s, zero) two = Constant <value_int = 2> () h = Div (n, two) "
+            "h1 = Unsqueeze (h, first) y = Slice (x, first, h1, first)",
+            (3, 8),
+        ),
+        (
+            "float[2, 1, 8] x, int64[1] n",
+            "s = Concat <axis = 0> (third, n, four, second) y = Expand (x, s)",
+            (2, 2, 4, 8),
+        ),
+        ("float[9, 8] x, int64[1] n", "m = Mul (four, minus) y = Slice (x, minus, m, first, minus)", (3, 8)),
+        ("float[t] x", "s = Shape (x) y = ConstantOfShape (s)", ("t",)),
+    ],
+)  # fmt: skip
+def test_what_is_known_is_kept(inputs: str, body: str, expected: tuple[int | str | None, ...] | None) -> None:
+    assert dims(inputs, body) == expected
+
+
+def test_equal_sizes_have_equal_names_and_unequal_ones_do_not() -> None:
+    proto = parsed(f"""g (float[1, t, 8] x, int64[1] n) => (float[1, m, 8] y) <{CONSTANTS}> {{
+        a = Slice (x, first, n, second)
+        b = Neg (a)
+        c = Slice (x, n, end, second)
+        y = Concat <axis = 1> (b, c)
+    }}""")
+    view = GraphView(Model.from_proto(proto))
+    view.infer_shapes()
+    lengths = {name: (view.dims_of(name) or ())[1] for name in "xabc"}
+    assert lengths["x"] == "t"
+    assert lengths["a"] == lengths["b"]
+    assert len(set(lengths.values())) == 3
+
+
+def test_a_chain_of_blind_nodes_is_followed_to_its_end() -> None:
+    # Every Reshape takes its sizes from the one before; one that nobody can see through would blind all that follow.
+    steps = "".join(
+        f"s{i} = Shape (x{i}) h{i} = Slice (s{i}, first, third) r{i} = Concat <axis = 0> (h{i}, minus) "
+        f"z{i} = Reshape (x{i}, r{i}) w{i} = Slice (z{i}, n, m, second) x{i + 1} = Relu (w{i}) "
+        for i in range(20)
+    )
+    assert dims("float[3, t, 8] x0, int64[1] n, int64[1] m", steps, "x20") == (3, None, 8)
+
+
+def test_what_the_model_declares_is_believed() -> None:
+    proto = parsed("g (float[2] x) => (float[2] y) <float[7] a> { a = local.Custom (x) y = Slice (a, n, n) }")
+    proto.graph.input.append(parsed("g (int64[1] n) => (int64[1] n) {}").graph.input[0])
+    view = GraphView(Model.from_proto(proto))
+    view.infer_shapes()
+    assert view.dims_of("a") == (7,)

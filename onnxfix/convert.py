@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from onnxfix.request import Source, Speech
     from onnxfix.verify.report import VerifyOptions, VerifyReport
 
+SPLITS = "onnxfix.splits"
+"""Remembers the axes that an exporter took apart by Split, so that converting back gives its operators again."""
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Is told the stage (`load`, `plan`, `simplify`, `rewrite`, `check`, `write`, `verify`), how many of its steps are done
 and how many there are; 0 of 0 where it has none."""
@@ -88,12 +90,12 @@ def convert(
     with clock.stage("simplify"):
         notes = _simplify(model) if simplify else ("not simplified, as asked: fewer adapters cancel",)
     with clock.stage("rewrite"):
-        surgery = rewrite(model, plan, cancel=cancel)
+        surgery = rewrite(model, plan, cancel=cancel, splits=original.metadata.get(SPLITS, "").split())
     with clock.stage("check"):
         _require_planned_ports(model, plan)
         model.require_no_new_complaint(complaint)
         if stamp:
-            _stamp(model, plan, digest, options)
+            _stamp(model, plan, digest, options, surgery.splits)
     proof = _deliver(model, original, source, destination, plan, options, clock)
     return replace(
         report,
@@ -181,7 +183,7 @@ def _require_planned_ports(model: Model, plan: Plan) -> None:
             raise RewriteError(message, where=model.name, hint="this is a fault of onnxfix: please report it")
 
 
-def _stamp(model: Model, plan: Plan, digest: str, options: VerifyOptions | None) -> None:
+def _stamp(model: Model, plan: Plan, digest: str, options: VerifyOptions | None, splits: Sequence[str]) -> None:
     """Says in the model where it came from; entries of an earlier conversion are replaced."""
     from onnxfix import __version__
 
@@ -190,6 +192,10 @@ def _stamp(model: Model, plan: Plan, digest: str, options: VerifyOptions | None)
     model.set_metadata("onnxfix.to", str(plan.target or plan.binding.convention))
     model.set_metadata("onnxfix.source_sha256", digest)
     model.set_metadata("onnxfix.verified", f"{options.ticks} ticks" if options else "no")
+    if splits:
+        model.set_metadata(SPLITS, " ".join(splits))
+    else:
+        model.remove_metadata(SPLITS)
 
 
 def _copy(model: Model, destination: str | Path | None) -> None:

@@ -23,7 +23,7 @@ from onnxfix.surgery.emit import Counter as NodeCounter
 from onnxfix.surgery.emit import Emitter
 from onnxfix.surgery.movement import is_movement, outputs_of
 from onnxfix.surgery.routes import extent_of, leaf
-from onnxfix.surgery.view import Join, Size, View, Views
+from onnxfix.surgery.view import Join, Leaf, Size, View, Views
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node
@@ -35,6 +35,7 @@ class Canceller:
     Attributes:
         fired: How many nodes of the graph were taken into views, by operator.
         refused: Why an adapter stays, one sentence each.
+        split: The ports that the graph took from one Split each, in its order.
     """
 
     def __init__(self, graph: GraphView, views: Views, emitter: Emitter) -> None:
@@ -43,6 +44,7 @@ class Canceller:
         self.emitter = emitter
         self.fired: Counter[str] = Counter()
         self.refused: list[str] = []
+        self.split: list[tuple[str, ...]] = []
         self._known: dict[str, View] = {}
         self._absorbed: dict[Node, None] = {}
 
@@ -53,19 +55,27 @@ class Canceller:
 
     # The way in
 
-    def follow(self, caches: Mapping[str, View], shown: Mapping[str, str]) -> None:
+    def follow(
+        self, caches: Mapping[str, View], shown: Mapping[str, str], together: Sequence[Sequence[View]] = ()
+    ) -> None:
         """Replaces a cache, and what is moved out of it, by the smallest expressions of the same content.
 
         Args:
             caches: The view of each old input of one cache, by the name that it has in the graph now.
             shown: The names that users know them by.
+            together: Old inputs that shall come from one Split, where they can.
         """
-        known, absorbed, splits = self._explore(caches)
+        known, absorbed, found = self._explore(caches)
+        splits = [*together, *found]
         for parts in splits:
             self.emitter.prefer_split(parts)
         needed = [view for name, view in known.items() if self._readers(name, absorbed)]
         if self._cost(needed, splits) - len(absorbed) > self._cost(caches.values()):
             known, absorbed = dict(caches), {}
+        names = [tuple(part.name for part in parts if isinstance(part, Leaf)) for parts in found]
+        self.split += [
+            leaves for leaves, parts in zip(names, found, strict=True) if absorbed and len(leaves) == len(parts)
+        ]
         self._known.update(known)
         self._absorbed.update(absorbed)
         self.fired.update(node.op_type for node in absorbed)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from onnxfix.convention.plan import Plan
-from onnxfix.convention.route import Route
+from onnxfix.convention.route import Labels, Route
 from onnxfix.errors import RewriteError
 from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
@@ -28,6 +28,8 @@ class SurgeryReport:
         nodes_after: The nodes of the main graph now.
         fired: Nodes of the graph that were cancelled or re-rooted, by operator.
         refused: Why an adapter stays, one sentence each.
+        splits: The axes that the graph had taken apart by Split rather than by Slices: what remembers this can have
+            them so again on the way back.
     """
 
     nodes_before: int
@@ -35,15 +37,18 @@ class SurgeryReport:
     nodes_after: int
     fired: Mapping[str, int]
     refused: tuple[str, ...]
+    splits: tuple[str, ...]
 
 
-def rewrite(model: Model, plan: Plan, *, cancel: bool = True) -> SurgeryReport:
+def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[str] = ()) -> SurgeryReport:
     """Changes the boundary of a model as planned.
 
     Args:
         model: The model; its proto is changed in place.
         plan: What to change. It was made for the ports that the model has.
         cancel: Whether to cancel adapters against the graph.
+        splits: Axes to take apart by Split rather than by Slices. Exporters write either: WeNet Split before its pull
+            request 2481, and Slices since.
 
     Raises:
         RewriteError: A new name is taken inside the graph, or an operator is missing in the model's opset. The model
@@ -53,7 +58,7 @@ def rewrite(model: Model, plan: Plan, *, cancel: bool = True) -> SurgeryReport:
     graph.infer_shapes()
     surgery = _Surgery(graph, plan)
     surgery.rename()
-    return surgery.run(cancel)
+    return surgery.run(cancel, splits)
 
 
 class _Surgery:
@@ -94,7 +99,7 @@ class _Surgery:
                     "the new port would take the name of a value inside the graph", where=name, hint=hint
                 )
 
-    def run(self, cancel: bool) -> SurgeryReport:
+    def run(self, cancel: bool, splits: Sequence[str]) -> SurgeryReport:
         types = {name: port.dtype for name in self.casts.values() if (port := self.graph.type_of(name)) is not None}
         self.graph.set_inputs(self.plan.inputs)
         emitter = Emitter(self.graph, self.views)
@@ -104,7 +109,7 @@ class _Surgery:
         for route in self.past:
             caches = self._past_views(route)
             if cancel:
-                canceller.follow(caches, shown)
+                canceller.follow(caches, shown, self._together(route, caches, splits))
                 continue
             for name, view in caches.items():
                 self.graph.replace_uses(name, emitter.tensor(view))
@@ -119,7 +124,31 @@ class _Surgery:
         self.graph.remove_dead([*self.inner.values(), *canceller.absorbed])
         self.graph.commit()
         fired = dict(sorted(canceller.fired.items()))
-        return SurgeryReport(self.before, adapters, len(self.graph.nodes), fired, tuple(canceller.refused))
+        return SurgeryReport(
+            self.before,
+            adapters,
+            len(self.graph.nodes),
+            fired,
+            tuple(canceller.refused),
+            self._split_axes(canceller.split),
+        )
+
+    def _together(self, route: Route, caches: Mapping[str, View], splits: Sequence[str]) -> list[list[View]]:
+        """Returns the old inputs that differ only in one of the axes that shall be split."""
+        groups: dict[tuple[str, Labels], list[View]] = {}
+        for axis in splits:
+            for block in sorted(route.source, key=lambda block: block.labels):
+                if axis in dict(block.labels):
+                    rest = tuple(entry for entry in block.labels if entry[0] != axis)
+                    groups.setdefault((axis, rest), []).append(caches[self.inner[block.name]])
+        return list(groups.values())
+
+    def _split_axes(self, splits: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        """Returns the axes in which ports differ that came from one Split."""
+        labels = {block.name: set(block.labels) for route in self.past for block in route.target}
+        held = [[labels[name] for name in names] for names in splits]
+        differ = [entry for row in held for one in row for entry in one if not all(entry in other for other in row)]
+        return tuple(sorted({axis for axis, _ in differ}))
 
     def _past_views(self, route: Route) -> dict[str, View]:
         """Returns the old inputs of a cache as views of the new ones, by the inner names of the old."""

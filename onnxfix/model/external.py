@@ -135,9 +135,14 @@ _BITS: dict[int, int] = {
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int | None:
     """Returns how many bytes a tensor's values take as raw data; None for strings and for types unknown here."""
-    name = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in _known_types() else ""
-    bits = _BITS.get(tensor.data_type) or next((b for prefix, b in _NARROW if name.startswith(prefix)), None)
-    return None if bits is None else (prod(tensor.dims) * bits + 7) // 8
+    return raw_bytes(tensor.data_type, tensor.dims)
+
+
+def raw_bytes(elem_type: int, dims: Iterable[int]) -> int | None:
+    """Returns how many bytes values of an element type take as raw data; None for strings and unknown types."""
+    name = onnx.TensorProto.DataType.Name(elem_type) if elem_type in _known_types() else ""
+    bits = _BITS.get(elem_type) or next((b for prefix, b in _NARROW if name.startswith(prefix)), None)
+    return None if bits is None else (prod(dims) * bits + 7) // 8
 
 
 # By name, since which of these types exist depends on onnx's release. The longer prefixes come first.

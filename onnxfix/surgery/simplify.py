@@ -26,7 +26,8 @@ from onnxfix.model.graph import GraphView, Node
 from onnxfix.model.model import Model
 from onnxfix.model.scopes import capture_renames
 from onnxfix.model.shapes import infer_shapes
-from onnxfix.model.skeleton import SMALL
+from onnxfix.model.skeleton import SMALL, is_weight, is_weight_node
+from onnxfix.surgery.veil import Veil
 
 _PASSES = frozenset(
     {
@@ -125,16 +126,22 @@ def _until_stable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
     """Runs onnxsim until it finds nothing more; returns the argument itself where it found nothing at all.
 
     Raises:
-        SimplifyError: onnxsim failed, or changed the ports.
+        SimplifyError: onnxsim failed, changed the outputs, or wrote out a large constant.
     """
     outputs = [value.name for value in skeleton.graph.output]
+    veil = Veil(skeleton)
     current = skeleton
     for _ in range(_ROUNDS):
-        simplified = _run_onnxsim(_inferred(current))
+        inferred = _inferred(current)
+        veil.draw(inferred)
+        simplified = _run_onnxsim(inferred)
+        veil.lift(simplified)
         if _computing(simplified) >= _computing(current):
             return current
         if [value.name for value in simplified.graph.output] != outputs:
             raise SimplifyError("onnxsim changed the outputs")
+        if any(map(is_weight, simplified.graph.initializer)) or any(map(is_weight_node, simplified.graph.node)):
+            raise SimplifyError("onnxsim wrote out a large constant")
         current = simplified
         # The next round infers afresh, from what the model itself declares.
         del current.graph.value_info[:]
@@ -157,7 +164,6 @@ def _run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
             simplified, is_valid = onnxsim.simplify(
                 model,
                 skipped_optimizers=[name for name in known if name not in _PASSES],
-                # A folded constant is written into the model: what takes more room than a weight stays a computation.
                 tensor_size_threshold=f"{SMALL}B",
             )
         # onnxsim is another program: whatever it raises means that the model stays as it is.
@@ -261,6 +267,10 @@ class _Merge:
         written = onnx.NodeProto()
         written.CopyFrom(proto)
         written.input[:] = [self._provided(name) for name in proto.input]
+        before = self.before.get(_key(proto.output))
+        if before is not None and before.op_type == proto.op_type:
+            written.doc_string = before.doc_string
+            written.metadata_props.extend(before.metadata_props)
         self.view.add_written_node(written)
 
     def _rewire(self, node: Node, proto: onnx.NodeProto) -> list[str]:

@@ -1,0 +1,307 @@
+"""Rewriting, on graphs that can be read: what must stay comes first, then what must go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pytest
+
+from onnxfix.convention.binding import bind
+from onnxfix.convention.convention import convention_from_sentences
+from onnxfix.convention.plan import Edits, Plan, make_plan
+from onnxfix.errors import RewriteError
+from onnxfix.model.model import Model
+from onnxfix.surgery.rewrite import SurgeryReport, rewrite
+
+ONE = "state -> next: hc batch dim"
+TWO = "{hc:h,c} -> {hc:h,c}n: batch dim"
+SIZES = {"B": 3, "T": 5}
+
+
+def parse(
+    body: str, *, inputs: str = "float[2,B,4] state", outputs: str = "float[2,B,4] next", opset: int = 17
+) -> Model:
+    """Returns a model of a graph's text. Constants are written as `c = Constant <value_ints = [1]> ()`."""
+    text = f'<ir_version: 8, opset_import: ["" : {opset}]> agraph ({inputs}) => ({outputs}) {{ {body} }}'
+    return Model.from_proto(onnx.parser.parse_model(text))
+
+
+def run(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def feeds_of(model: Model) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(7)
+    feeds = {}
+    for port in model.signature().inputs:
+        shape = [dim if isinstance(dim, int) else SIZES.get(str(dim), 2) for dim in port.dims or ()]
+        feeds[port.name] = np.asarray(random.standard_normal(shape) * 3).astype(port.dtype)
+    return feeds
+
+
+def convert(
+    model: Model, source: str = ONE, target: str = TWO, *, cancel: bool = True, edits: Edits | None = None
+) -> tuple[SurgeryReport, Plan]:
+    """Rewrites in place, after which model and plan must agree bit for bit in onnxruntime."""
+    original = Model.from_proto(onnx.ModelProto.FromString(model.proto.SerializeToString()))
+    binding = bind(convention_from_sentences([source]), model.signature())
+    plan = make_plan(binding, convention_from_sentences([target]), edits)
+    report = rewrite(model, plan, cancel=cancel)
+    onnx.checker.check_model(model.proto, full_check=True)
+    feeds = feeds_of(original)
+    before = run(original, feeds)
+    states = plan.run_past(feeds)
+    old = {new: name for name, new in plan.renames.items()}
+    given = {port.name: states.get(port.name, feeds.get(old.get(port.name, port.name))) for port in plan.inputs}
+    after = run(model, {name: np.asarray(array) for name, array in given.items()})
+    expected = {**{plan.renames.get(name, name): array for name, array in before.items()}, **plan.run_present(before)}
+    assert list(after) == [port.name for port in plan.outputs]
+    for name, array in after.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    return report, plan
+
+
+def operators(model: Model) -> list[str]:
+    return sorted(node.op_type for node in model.proto.graph.node if node.op_type != "Constant")
+
+
+# What must stay.
+
+
+def test_a_cache_that_a_branch_captures_keeps_its_adapter() -> None:
+    model = parse(
+        """
+        next = If (flag) <
+            then_branch = yes () => (float[2,B,4] a) { a = Neg(state) },
+            else_branch = no () => (float[2,B,4] b) { b = Identity(state) }
+        >
+        """,
+        inputs="float[2,B,4] state, bool flag",
+    )
+    report, _ = convert(model)
+    assert report.refused == ("state is read whole by a nested graph",)
+    assert operators(model) == ["Concat", "Gather", "Gather", "If", "Unsqueeze", "Unsqueeze"]
+
+
+def test_a_cache_that_an_operator_reads_whole_keeps_its_adapter() -> None:
+    model = parse("next = Tanh(state)")
+    report, _ = convert(model)
+    assert report.refused == ("state is read whole by Tanh",)
+    assert report.nodes_adapters == report.nodes_after
+
+
+def test_a_shape_that_is_needed_whole_keeps_its_adapter() -> None:
+    model = parse(
+        """
+        s = Shape(state) z = ConstantOfShape(s) i = Constant <value_int = 0> ()
+        p = Gather <axis = 0> (state, i) next = Add(z, p)
+        """
+    )
+    report, _ = convert(model)
+    assert len(report.refused) == 1
+    assert "shape" in report.refused[0]
+
+
+def test_a_slice_along_another_axis_stays() -> None:
+    model = parse(
+        """
+        a = Constant <value_ints = [0]> () b = Constant <value_ints = [2]> () x = Constant <value_ints = [2]> ()
+        half = Slice(state, a, b, x) next = Concat <axis = 2> (half, half)
+        """
+    )
+    convert(model)
+    assert operators(model).count("Slice") >= 1
+
+
+def test_a_negative_step_is_no_movement_that_is_followed() -> None:
+    model = parse(
+        """
+        a = Constant <value_ints = [-1]> () b = Constant <value_ints = [-9]> () x = Constant <value_ints = [0]> ()
+        turned = Slice(state, a, b, x, a) next = Neg(turned)
+        """
+    )
+    report, _ = convert(model)
+    assert report.refused
+
+
+@pytest.mark.parametrize("name", ["h", "cn"])
+def test_a_port_must_not_take_the_name_of_an_inner_value(name: str) -> None:
+    model = parse(f"{name} = Neg(state) next = Exp({name})")
+    with pytest.raises(RewriteError, match="inside the graph") as caught:
+        convert(model)
+    assert caught.value.where == name
+    assert "--rename" in caught.value.hint
+
+
+def test_new_names_avoid_those_in_nested_graphs() -> None:
+    model = parse(
+        """
+        next = If (flag) <
+            then_branch = yes () => (float[2,B,4] onnxfix_Concat_output_0) { onnxfix_Concat_output_0 = Neg(state) },
+            else_branch = no () => (float[2,B,4] onnxfix_Concat) { onnxfix_Concat = Identity(state) }
+        >
+        """,
+        inputs="float[2,B,4] state, bool flag",
+    )
+    convert(model)
+
+
+# What must go.
+
+
+PICKED = """
+    zero = Constant <value_int = 0> () one = Constant <value_int = 1> ()
+    h = Gather <axis = 0> (state, zero) c = Gather <axis = 0> (state, one)
+    hh = Neg(h) cc = Tanh(c) n = Add(hh, cc)
+    axes = Constant <value_ints = [0]> ()
+    u = Unsqueeze(n, axes) v = Unsqueeze(cc, axes) next = Concat <axis = 0> (u, v)
+"""
+SLICED = """
+    a = Constant <value_ints = [0]> () b = Constant <value_ints = [1]> ()
+    e = Constant <value_ints = [9223372036854775807]> ()
+    h1 = Slice(state, a, b, a) c1 = Slice(state, b, e, a)
+    h = Squeeze(h1, a) c = Squeeze(c1, a) hh = Neg(h) cc = Tanh(c) n = Add(hh, cc)
+    u = Unsqueeze(n, a) v = Unsqueeze(cc, a) next = Concat <axis = 0> (u, v)
+"""
+SPLIT = """
+    sizes = Constant <value_ints = [1, 1]> () a = Constant <value_ints = [0]> ()
+    h1, c1 = Split <axis = 0> (state, sizes) h = Squeeze(h1, a) c = Squeeze(c1, a)
+    hh = Neg(h) cc = Tanh(c) n = Add(hh, cc)
+    u = Unsqueeze(n, a) v = Unsqueeze(cc, a) next = Concat <axis = 0> (u, v)
+"""
+TRANSPOSED = """
+    t = Transpose <perm = [1, 0, 2]> (state)
+    zero = Constant <value_int = 0> () one = Constant <value_int = 1> ()
+    h = Gather <axis = 1> (t, zero) c = Gather <axis = 1> (t, one)
+    hh = Neg(h) cc = Tanh(c) n = Add(hh, cc)
+    axes = Constant <value_ints = [1]> ()
+    u = Unsqueeze(n, axes) v = Unsqueeze(cc, axes) w = Concat <axis = 1> (u, v)
+    next = Transpose <perm = [1, 0, 2]> (w)
+"""
+RESHAPED = """
+    s = Shape(state) one = Constant <value_ints = [1]> () b = Gather <axis = 0> (s, one)
+    two = Constant <value_ints = [2]> () four = Constant <value_ints = [4]> () x = Constant <value_ints = [0]> ()
+    t = Transpose <perm = [1, 0, 2]> (state) eight = Constant <value_ints = [8]> ()
+    flat = Concat <axis = 0> (b, eight) r = Reshape(t, flat)
+    h = Slice(r, x, four, one) c = Slice(r, four, eight, one)
+    hh = Neg(h) cc = Tanh(c) n = Add(hh, cc)
+    axes = Constant <value_ints = [0]> ()
+    u = Unsqueeze(n, axes) v = Unsqueeze(cc, axes) next = Concat <axis = 0> (u, v)
+"""
+
+
+@pytest.mark.parametrize("body", [PICKED, SLICED, SPLIT, TRANSPOSED, RESHAPED])
+def test_nothing_but_arithmetic_is_left(body: str) -> None:
+    # `h` and `c` are inner values here, so the ports are called otherwise.
+    model = parse(body)
+    report, _ = convert(model, target="{hc:p,q} -> {hc:p,q}n: batch dim")
+    assert operators(model) == ["Add", "Neg", "Tanh"]
+    assert report.refused == ()
+    assert report.nodes_after < report.nodes_before < report.nodes_adapters
+
+
+@pytest.mark.parametrize("body", [PICKED, SPLIT, TRANSPOSED])
+def test_without_cancelling_the_adapters_stay(body: str) -> None:
+    model = parse(body)
+    report, _ = convert(model, target="{hc:p,q} -> {hc:p,q}n: batch dim", cancel=False)
+    assert report.nodes_after == report.nodes_adapters
+    assert report.fired == {}
+
+
+def test_the_way_back_writes_what_an_exporter_writes() -> None:
+    model = parse(
+        "hn = Neg(h) cn = Tanh(c)", inputs="float[B,4] h, float[B,4] c", outputs="float[B,4] hn, float[B,4] cn"
+    )
+    convert(model, TWO, ONE)
+    assert operators(model) == ["Concat", "Gather", "Gather", "Neg", "Tanh", "Unsqueeze", "Unsqueeze"]
+
+
+def test_one_size_of_a_shape_is_asked_of_a_part() -> None:
+    model = parse(
+        """
+        s = Shape(state) i = Constant <value_int = 1> () n = Gather <axis = 0> (s, i)
+        zero = Constant <value_int = 0> () one = Constant <value_int = 1> ()
+        h = Gather <axis = 0> (state, zero) c = Gather <axis = 0> (state, one)
+        f = Cast <to = 1> (n) hh = Mul(h, f) axes = Constant <value_ints = [0]> ()
+        u = Unsqueeze(hh, axes) v = Unsqueeze(c, axes) next = Concat <axis = 0> (u, v)
+        """
+    )
+    report, _ = convert(model, target="{hc:p,q} -> {hc:p,q}n: batch dim")
+    assert operators(model) == ["Cast", "Gather", "Identity", "Mul", "Shape"]
+    assert report.fired["Shape"] == 1
+
+
+def test_a_cache_that_passes_through_is_an_identity() -> None:
+    model = parse("next = Identity(state)")
+    convert(model)
+    assert operators(model) == ["Identity", "Identity"]
+
+
+def test_a_cache_that_nobody_reads_leaves_no_node() -> None:
+    model = parse("next = Neg(x)", inputs="float[2,B,4] state, float[2,B,4] x")
+    _, plan = convert(model, source="state: hc batch dim", target="{hc:h,c}: batch dim")
+    assert [port.name for port in plan.inputs] == ["h", "c", "x"]
+    assert operators(model) == ["Neg"]
+
+
+def test_an_inner_value_that_becomes_a_port_is_read_under_its_new_name() -> None:
+    model = parse(
+        "n = Neg(h) cn = Tanh(n) i = Identity(n) hn = Identity(n)",
+        inputs="float[B,4] h, float[B,4] c",
+        outputs="float[B,4] hn, float[B,4] cn",
+    )
+    convert(model, TWO, ONE)
+    assert [value.name for value in model.proto.graph.output] == ["next"]
+
+
+# Names, types and dims of other ports.
+
+
+def test_ports_can_trade_their_names() -> None:
+    model = parse(
+        "u = Neg(x) v = Tanh(y) next = Identity(state)",
+        inputs="float[2,B,4] state, float[B] x, float[T] y",
+        outputs="float[2,B,4] next, float[B] u, float[T] v",
+    )
+    _, plan = convert(model, edits=Edits(rename={"x": "y", "y": "x", "u": "v", "v": "u"}))
+    assert [port.name for port in plan.inputs] == ["h", "c", "y", "x"]
+
+
+def test_a_relayout_may_keep_the_names() -> None:
+    model = parse(PICKED)
+    _, plan = convert(model, target="state -> next: batch dim hc")
+    assert [port.name for port in plan.inputs] == ["state"]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int16"])
+def test_ports_are_cast(dtype: str) -> None:
+    model = parse(
+        "u = Neg(n) next = Identity(state)",
+        inputs="float[2,B,4] state, int64[B] n",
+        outputs="float[2,B,4] next, int64[B] u",
+    )
+    original = Model.from_proto(onnx.ModelProto.FromString(model.proto.SerializeToString()))
+    binding = bind(convention_from_sentences([ONE]), model.signature())
+    plan = make_plan(binding, convention_from_sentences([TWO]), Edits(cast={"n": dtype, "u": dtype}))
+    rewrite(model, plan)
+    onnx.checker.check_model(model.proto, full_check=True)
+    assert {port.name: port.dtype for port in (*plan.inputs, *plan.outputs)}["u"] == dtype
+    feeds = feeds_of(original)
+    after = run(model, {**plan.run_past(feeds), "n": feeds["n"].astype(dtype)})
+    np.testing.assert_array_equal(after["u"], run(original, feeds)["u"].astype(dtype))
+
+
+def test_a_dim_is_frozen_everywhere() -> None:
+    model = parse(PICKED)
+    _, plan = convert(model, target="{hc:p,q} -> {hc:p,q}n: batch dim", edits=Edits(dims={"batch": 3}))
+    for value in (*model.proto.graph.input, *model.proto.graph.output):
+        assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == [3, 4]
+    assert plan.inputs[0].dims == (3, 4)

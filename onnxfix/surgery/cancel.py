@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxfix.convention.signature import Dim
+from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.emit import Counter as NodeCounter
 from onnxfix.surgery.emit import Emitter
 from onnxfix.surgery.movement import is_movement, outputs_of
+from onnxfix.surgery.pattern import Size
 from onnxfix.surgery.routes import extent_of, leaf
-from onnxfix.surgery.view import Join, Leaf, Size, View, Views
+from onnxfix.surgery.view import Join, Leaf, View
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from onnxfix.errors import RewriteError
+from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.rearrange import emit_move
-from onnxfix.surgery.view import Bound, Join, Leaf, Move, Slice, View, Views
+from onnxfix.surgery.view import Bound, Join, Leaf, Move, Slice, View
 
 if TYPE_CHECKING:
     from onnxfix.model.attributes import Array, Attribute

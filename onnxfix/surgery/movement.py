@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from onnxfix.surgery.view import Bound, Size, View, Views
+from onnxfix.surgery.algebra import Views
+from onnxfix.surgery.pattern import Size
+from onnxfix.surgery.view import Bound, View
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node

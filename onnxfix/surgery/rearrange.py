@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from onnxfix.errors import RewriteError
-from onnxfix.surgery.view import Move, Size, Slice, View, is_identity
+from onnxfix.surgery.pattern import Size, is_identity
+from onnxfix.surgery.view import Move, Slice, View
 
 if TYPE_CHECKING:
     from onnxfix.surgery.emit import Emitter

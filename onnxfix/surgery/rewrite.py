@@ -12,10 +12,11 @@ from onnxfix.errors import RewriteError
 from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
 from onnxfix.model.ports import elem_type_of
+from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.cancel import Canceller
 from onnxfix.surgery.emit import Counter, Emitter
 from onnxfix.surgery.routes import leaf, leaves_of, route_views
-from onnxfix.surgery.view import Leaf, View, Views
+from onnxfix.surgery.view import Leaf, View
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from onnxfix.convention.layout import Layout
 from onnxfix.convention.route import Block, Labels, Rearrange, Route, Split, Stack, holds, walk_split, walk_stack
 from onnxfix.errors import RewriteError
-from onnxfix.surgery.view import Size, View, Views
+from onnxfix.surgery.algebra import Views
+from onnxfix.surgery.pattern import Size
+from onnxfix.surgery.view import View
 
 
 def route_views(route: Route, leaves: Mapping[str, View], views: Views) -> dict[str, View]:

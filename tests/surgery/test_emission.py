@@ -1,4 +1,4 @@
-"""What is emitted is what the plan says: in onnxruntime, bit for bit, between all ways to write a cache, in any opset."""
+"""What is emitted is what the plan says, bit for bit, between all ways to write a cache, in any opset."""
 
 from __future__ import annotations
 

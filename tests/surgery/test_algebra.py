@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxfix.surgery.view import END, Join, Leaf, Move, Slice, View, Views, refine
+from onnxfix.surgery.algebra import Views
+from onnxfix.surgery.pattern import refine
+from onnxfix.surgery.view import END, Join, Leaf, Move, Slice, View
 
 
 def evaluate(view: View, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,0 +1,349 @@
+"""The algebra of data movement: views are built here, and become short as they are built.
+
+The constructors of `Views` apply identities, so that equal movement has one form:
+
+1.  A slice of a slice is one slice; slices of different axes have a fixed order, those with known bounds inside.
+2.  A slice of a concatenation on the same axis is the parts that it covers.
+3.  A slice of a concatenation on another axis is the concatenation of slices, where that saves something.
+4.  A slice of a rearrangement is a rearrangement of a slice, where the slice falls on whole axes.
+5.  A rearrangement of a rearrangement is one rearrangement.
+6.  A rearrangement of a concatenation is a concatenation of rearrangements, where that saves something, and the other
+    way round where all parts are rearranged alike.
+7.  Concatenated neighbouring slices of one tensor are one slice.
+8.  Parts that are cut alike along another axis (a window over time) are concatenated first and cut once, where the
+    concatenation extends an axis that the parts have.
+
+9.  Every n-th element from 0, from 1, ... to n - 1 of one axis, stacked, is that axis divided into two.
+
+Views are interned: two views of one `Views` are equal exactly if they are the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from onnxfix.surgery.pattern import Size, compose, dim_of_atom, is_identity, moved_dims, normal, product, refine
+from onnxfix.surgery.view import END, Bound, Join, Leaf, Move, Slice, View
+
+
+@dataclass
+class Views:
+    """Builds views, applies the identities, and keeps one object per view."""
+
+    _known: dict[tuple[object, ...], View] = field(default_factory=dict)
+
+    # Constructors ----------------------------------------------------------------------------------------------------
+
+    def leaf(self, name: str, dims: Sequence[Size]) -> View:
+        """Returns the view of an existing tensor."""
+        return self._known.setdefault(("leaf", name), Leaf(tuple(dims), name))
+
+    def slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int = 1) -> View:
+        """Returns `of[start:stop:step]` along one axis; numbers may be negative or out of range, as in ONNX."""
+        size = of.dims[axis]
+        if isinstance(start, int) and isinstance(stop, int):
+            if isinstance(size, int):
+                taken = range(*slice(start, stop, step).indices(size))
+                if len(taken) == size:
+                    return of
+                stop = taken[-1] + 1 if taken else taken.start
+                return self._static_slice(of, axis, taken.start, stop, step)
+            if start == 0 and stop >= END // 2 and step == 1:
+                return of
+        return self._loose_slice(of, axis, start, stop, step)
+
+    def pick(self, of: View, axis: int, index: int) -> View:
+        """Returns `of[index]` along one axis, without that axis."""
+        return self.squeeze(self.slice(of, axis, index, index + 1), (axis,))
+
+    def join(self, parts: Sequence[View], axis: int) -> View:
+        """Returns the parts concatenated along one axis."""
+        flat: list[View] = []
+        for part in parts:
+            flat += part.parts if isinstance(part, Join) and part.axis == axis else (part,)
+        flat = self._merge_neighbours(flat, axis)
+        if len(flat) == 1:
+            return flat[0]
+        for identity in (self._weave, self._hoist_moves, self._hoist_window):
+            if (found := identity(flat, axis)) is not None:
+                return found
+        return self._join(flat, axis)
+
+    def transpose(self, of: View, order: Sequence[int]) -> View:
+        """Returns `of` with its dims in another order."""
+        atoms = tuple((size,) for size in of.dims)
+        return self.move(of, atoms, tuple((index,) for index in order))
+
+    def squeeze(self, of: View, axes: Iterable[int]) -> View:
+        """Returns `of` without some dims of size 1."""
+        gone = set(axes)
+        atoms = tuple((size,) for size in of.dims)
+        return self.move(of, atoms, tuple((index,) for index in range(len(of.dims)) if index not in gone))
+
+    def unsqueeze(self, of: View, axes: Iterable[int]) -> View:
+        """Returns `of` with dims of size 1 at `axes`, which count in the result."""
+        added = set(axes)
+        inner = iter(range(len(of.dims)))
+        groups = tuple(() if index in added else (next(inner),) for index in range(len(of.dims) + len(added)))
+        return self.move(of, tuple((size,) for size in of.dims), groups)
+
+    def reshape(self, of: View, shape: Sequence[Size]) -> View | None:
+        """Returns `of` in another shape; None where the dims cannot be matched to each other."""
+        factors = refine(of.dims, shape)
+        if factors is None:
+            return None
+        atoms: list[list[Size]] = [[] for _ in of.dims]
+        groups: list[list[int]] = [[] for _ in shape]
+        for index, (size, source, target) in enumerate(factors):
+            atoms[source].append(size)
+            groups[target].append(index)
+        return self.move(of, tuple(map(tuple, atoms)), tuple(map(tuple, groups)))
+
+    def move(self, of: View, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]) -> View:
+        """Returns `of` rearranged; see `Move`."""
+        # A whole dim is as large as it is in `of`: parts of a concatenation have tokens of their own for equal sizes.
+        atoms = tuple(
+            (dim,) if len(row) == 1 and isinstance(row[0], str) else row
+            for row, dim in zip(atoms, of.dims, strict=True)
+        )
+        if isinstance(of, Move) and (composed := compose((of.atoms, of.groups), atoms, groups)) is not None:
+            return self.move(of.of, *composed)
+        atoms, groups = normal(of.dims, atoms, groups)
+        if is_identity(atoms, groups):
+            return of
+        if isinstance(of, Join) and (spread := self._spread_move(of, atoms, groups)) is not None:
+            return spread
+        dims = moved_dims(atoms, groups)
+        return self._known.setdefault(("move", id(of), atoms, groups), Move(dims, of, atoms, groups))
+
+    # Slices ----------------------------------------------------------------------------------------------------------
+
+    def _static_slice(self, of: View, axis: int, start: int, stop: int, step: int) -> View:
+        """Applies identities 1 to 4; bounds are resolved, and `stop` is one past the last element taken."""
+        if isinstance(of, Slice):
+            if of.axis == axis and of.is_static and isinstance(of.start, int):
+                first = of.start + start * of.step
+                last = of.start + (stop - 1) * of.step + 1 if stop > start else first
+                return self.slice(of.of, axis, first, last, of.step * step)
+            if of.axis != axis:
+                inner = self.slice(of.of, axis, start, stop, step)
+                is_plain = isinstance(inner, Slice) and inner.of is of.of
+                if not is_plain or not of.is_static or of.axis > axis:
+                    return self.slice(inner, of.axis, of.start, of.stop, of.step)
+        if isinstance(of, Join):
+            found = self._slice_join(of, axis, start, stop, step)
+            if found is not None:
+                return found
+        if isinstance(of, Move):
+            found = self._slice_move(of, axis, start, stop, step)
+            if found is not None:
+                return found
+        length = len(range(start, stop, step))
+        return self._slice(of, axis, start, stop, step, length, True)
+
+    def _loose_slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int) -> View:
+        if isinstance(of, Slice) and of.axis > axis and not of.is_static:
+            return self.slice(self.slice(of.of, axis, start, stop, step), of.axis, of.start, of.stop, of.step)
+        if isinstance(of, Move) and len(of.groups[axis]) == 1:
+            place = dim_of_atom(of.atoms, of.groups[axis][0])
+            if len(of.atoms[place]) == 1:
+                inner = self.slice(of.of, place, start, stop, step)
+                return self._remove(of, inner, place, 0, inner.dims[place])
+        token = f"slice({of.dims[axis]},{start},{stop},{step})"
+        return self._slice(of, axis, start, stop, step, token, False)
+
+    def _slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int, size: Size, static: bool) -> View:
+        dims = (*of.dims[:axis], size, *of.dims[axis + 1 :])
+        key = ("slice", id(of), axis, start, stop, step)
+        return self._known.setdefault(key, Slice(dims, of, axis, start, stop, step, static))
+
+    def _slice_join(self, of: Join, axis: int, start: int, stop: int, step: int) -> View | None:
+        if axis != of.axis:
+            parts = [self.slice(part, axis, start, stop, step) for part in of.parts]
+            plain = sum(isinstance(new, Slice) and new.of is old for new, old in zip(parts, of.parts, strict=True))
+            return self.join(parts, of.axis) if plain <= 1 else None
+        pieces = []
+        begin = 0
+        for part in of.parts:
+            size = part.dims[axis]
+            if not isinstance(size, int):
+                return None
+            low, high = max(start, begin), min(stop, begin + size)
+            if low < high:
+                low += (start - low) % step
+                if low < high:
+                    pieces.append(self.slice(part, axis, low - begin, high - begin, step))
+            begin += size
+        return self.join(pieces, axis) if pieces else None
+
+    def _slice_move(self, of: Move, axis: int, start: int, stop: int, step: int) -> View | None:
+        """Identity 4: finds the axis of the inner tensor that the slice falls on."""
+        group = of.groups[axis]
+        if not group or stop <= start:
+            return None
+        flat = [size for sizes in of.atoms for size in sizes]
+        slow, fast = flat[group[0]], product(flat[index] for index in group[1:])
+        if not isinstance(slow, int) or not isinstance(fast, int):
+            return None
+        if len(group) > 1 and start // fast == (stop - 1) // fast and stop - start < fast:
+            whole = start // fast * fast
+            one = self.slice(of, axis, whole, whole + fast)
+            if isinstance(one, Slice) and one.of is of:
+                return None
+            return self.slice(one, axis, start - whole, stop - whole, step)
+        if len(group) == 2 and step == fast and start < fast and stop > (slow - 1) * fast:
+            return self._slice_atom(of, group[1], start, start + 1, 1)
+        if (fast > 1 and step != 1) or start % fast or stop % fast:
+            return None
+        return self._slice_atom(of, group[0], start // fast, stop // fast, step)
+
+    def _slice_atom(self, of: Move, atom: int, start: int, stop: int, step: int) -> View | None:
+        """Slices one atom of a rearrangement, which must be the slow or the fast end of an inner dim."""
+        place = dim_of_atom(of.atoms, atom)
+        sizes = of.atoms[place]
+        position = atom - sum(len(one) for one in of.atoms[:place])
+        fast = product(sizes[position + 1 :])
+        length = len(range(start, stop, step))
+        if position == 0 and isinstance(fast, int) and (fast == 1 or step == 1):
+            inner = self.slice(of.of, place, start * fast, (stop - 1) * fast + fast, step)
+        elif position == len(sizes) - 1 and length == 1 and isinstance(sizes[-1], int):
+            inner = self.slice(of.of, place, start, END, sizes[-1])
+        else:
+            return None
+        return self._remove(of, inner, place, position, length)
+
+    def _remove(self, of: Move, inner: View, place: int, position: int, size: Size) -> View:
+        """Returns the rearrangement `of` of a sliced tensor, in which one atom has another size."""
+        sizes = of.atoms[place]
+        atoms = (*of.atoms[:place], (*sizes[:position], size, *sizes[position + 1 :]), *of.atoms[place + 1 :])
+        return self.move(inner, atoms, of.groups)
+
+    # Concatenations --------------------------------------------------------------------------------------------------
+
+    def _join(self, parts: Sequence[View], axis: int) -> View:
+        sizes = [part.dims[axis] for part in parts]
+        known = [size for size in sizes if isinstance(size, int)]
+        total: Size = sum(known) if len(known) == len(sizes) else f"sum({','.join(map(str, sizes))})"
+        dims = (*parts[0].dims[:axis], total, *parts[0].dims[axis + 1 :])
+        key = ("join", tuple(map(id, parts)), axis)
+        return self._known.setdefault(key, Join(dims, tuple(parts), axis))
+
+    def _merge_neighbours(self, parts: Sequence[View], axis: int) -> list[View]:
+        """Identity 7."""
+        merged: list[View] = []
+        for part in parts:
+            last = merged[-1] if merged else None
+            if (
+                isinstance(part, Slice) and isinstance(last, Slice) and part.axis == last.axis == axis
+                and part.of is last.of and part.is_static and last.is_static
+                and part.step == last.step == 1 and last.stop == part.start
+            ):  # fmt: skip
+                merged[-1] = self.slice(part.of, axis, last.start, part.stop)
+            else:
+                merged.append(part)
+        return merged
+
+    def _hoist_moves(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 6, from right to left: all parts are rearranged alike, and the axis is a whole inner one."""
+        first = parts[0]
+        if not isinstance(first, Move) or not first.groups[axis]:
+            return None
+        atom = first.groups[axis][0]
+        place = dim_of_atom(first.atoms, atom)
+        if len(first.atoms[place]) != 1:
+            return None
+        inner: list[View] = []
+        for part in parts:
+            if not isinstance(part, Move) or part.groups != first.groups or len(part.of.dims) != len(first.of.dims):
+                return None
+            if not _is_alike(part.atoms, first.atoms, place):
+                return None
+            inner.append(part.of)
+        joined = self.join(inner, place)
+        atoms = (*first.atoms[:place], (joined.dims[place],), *first.atoms[place + 1 :])
+        return self.move(joined, atoms, first.groups)
+
+    def _weave(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 9."""
+        first = parts[0]
+        if not isinstance(first, Move) or first.groups[axis] or not isinstance(first.of, Slice):
+            return None
+        cut, count = first.of, len(parts)
+        for start, part in enumerate(parts):
+            if not isinstance(part, Move) or (part.atoms, part.groups) != (first.atoms, first.groups):
+                return None
+            one = part.of
+            if not isinstance(one, Slice) or not one.is_static or (one.of, one.axis) != (cut.of, cut.axis):
+                return None
+            if (one.start, one.step, one.dims) != (start, count, cut.dims):
+                return None
+        if cut.of.dims[cut.axis] != product((count, cut.dims[cut.axis])):
+            return None
+        fresh = sum(len(row) for row in first.atoms[: cut.axis + 1])
+        atoms = (*first.atoms[: cut.axis], (*first.atoms[cut.axis], count), *first.atoms[cut.axis + 1 :])
+        groups = [tuple(atom + (atom >= fresh) for atom in group) for group in first.groups]
+        groups[axis] = (fresh,)
+        return self.move(cut.of, atoms, tuple(groups))
+
+    def _hoist_window(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 8."""
+        first = parts[0]
+        if not isinstance(first, Slice) or first.axis == axis or first.dims[axis] == 1:
+            return None
+        for part in parts:
+            if not isinstance(part, Slice) or not isinstance(part.of, Leaf):
+                return None
+            if (part.axis, part.start, part.stop, part.step) != (first.axis, first.start, first.stop, first.step):
+                return None
+        whole = self.join([part.of for part in parts if isinstance(part, Slice)], axis)
+        return self.slice(whole, first.axis, first.start, first.stop, first.step)
+
+    # Rearrangements --------------------------------------------------------------------------------------------------
+
+    def _spread_move(
+        self, of: Join, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]
+    ) -> View | None:
+        """Identity 6, from left to right: the slow atom of the joined dim is the slow atom of a dim of the result."""
+        sizes = atoms[of.axis]
+        if not sizes:
+            return None
+        first = sum(len(one) for one in atoms[: of.axis])
+        fast = product(sizes[1:])
+        target = next(index for index, group in enumerate(groups) if first in group)
+        if groups[target][0] != first:
+            return None
+        parts = []
+        plain = 0
+        for part in of.parts:
+            size = part.dims[of.axis]
+            if len(sizes) > 1:
+                if not isinstance(size, int) or not isinstance(fast, int) or size % fast:
+                    return None
+                size = size // fast
+            own = (*atoms[: of.axis], (size, *sizes[1:]), *atoms[of.axis + 1 :])
+            moved = self.move(part, own, groups)
+            plain += isinstance(moved, Move) and moved.of is part
+            parts.append(moved)
+        return self._join_moved(parts, target) if plain <= 1 else None
+
+    def _join_moved(self, parts: list[View], axis: int) -> View:
+        merged = self._merge_neighbours(parts, axis)
+        return merged[0] if len(merged) == 1 else self.join(merged, axis)
+
+
+def _is_alike(one: Sequence[Sequence[Size]], other: Sequence[Sequence[Size]], joined: int) -> bool:
+    """Whether two tensors that are concatenated along dim `joined` are divided alike.
+
+    Their other dims are equal, or ONNX could not concatenate them: two tokens there name the same size.
+    """
+    if len(one[joined]) != 1:
+        return False
+    for place, (ours, theirs) in enumerate(zip(one, other, strict=True)):
+        if place == joined:
+            continue
+        if len(ours) != len(theirs):
+            return False
+        if any(a != b and (isinstance(a, int) or isinstance(b, int)) for a, b in zip(ours, theirs, strict=True)):
+            return False
+    return True

@@ -1,0 +1,139 @@
+"""How dims are divided into atoms and put together again: the arithmetic of reshapes and transpositions.
+
+A pattern is two rows of tuples. The first has, for each dim of a tensor, the sizes of the atoms that the dim is divided
+into (none for a dim of size 1); the second has, for each dim of the result, the atoms that it is made of, counted
+through from the first dim's slowest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+Size: TypeAlias = int | str
+"""A size; or a token for one that is known at run time only. Equal tokens are equal sizes."""
+Pattern: TypeAlias = tuple[tuple[tuple[Size, ...], ...], tuple[tuple[int, ...], ...]]
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    """Returns the product of sizes; a token where one is not known."""
+    sizes = [size for size in sizes if size != 1]
+    known = math.prod(size for size in sizes if isinstance(size, int))
+    tokens = [size for size in sizes if isinstance(size, str)]
+    if not tokens or known == 0:
+        return known
+    return "*".join([*([str(known)] if known != 1 else []), *tokens])
+
+
+def refine(one: Sequence[Size], other: Sequence[Size]) -> list[tuple[Size, int, int]] | None:
+    """Divides two factorizations of the same size into common factors.
+
+    >>> refine((4, 6), (8, 3))
+    [(4, 0, 0), (2, 1, 0), (3, 1, 1)]
+
+    Returns:
+        Factors from slow to fast, each with the position of the entry of `one` and of `other` that it is a part of;
+        None where there are no common factors.
+    """
+    factors: list[tuple[Size, int, int]] = []
+    left = [(index, size) for index, size in enumerate(one) if size != 1]
+    right = [(index, size) for index, size in enumerate(other) if size != 1]
+    while left and right:
+        (i, a), (j, b) = left[0], right[0]
+        if a == b:
+            factors.append((a, i, j))
+            left, right = left[1:], right[1:]
+        elif isinstance(a, int) and isinstance(b, int) and a and b and (a % b == 0 or b % a == 0):
+            factor = min(a, b)
+            factors.append((factor, i, j))
+            left = [(i, a // factor), *left[1:]] if a > factor else left[1:]
+            right = [(j, b // factor), *right[1:]] if b > factor else right[1:]
+        else:
+            return None
+    return None if left or right else factors
+
+
+def dim_of_atom(atoms: Sequence[Sequence[Size]], atom: int) -> int:
+    """Returns the dim that an atom is a part of."""
+    for place, sizes in enumerate(atoms):
+        if atom < len(sizes):
+            return place
+        atom -= len(sizes)
+    raise IndexError(atom)
+
+
+def moved_dims(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> tuple[Size, ...]:
+    """Returns the dims of the result."""
+    flat = [size for sizes in atoms for size in sizes]
+    return tuple(product(flat[index] for index in group) for group in groups)
+
+
+def is_identity(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> bool:
+    """Whether a rearrangement in normal form leaves everything where it is."""
+    if len(atoms) != len(groups) or any(len(sizes) > 1 for sizes in atoms):
+        return False
+    counter = iter(range(len(atoms)))
+    return all(tuple(next(counter) for _ in sizes) == tuple(group) for sizes, group in zip(atoms, groups, strict=True))
+
+
+def normal(dims: Sequence[Size], atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> Pattern:
+    """Drops atoms of size 1 and merges atoms that stay neighbours, so that equal rearrangements are written equally."""
+    numbered: list[list[tuple[Size, int]]] = []
+    count = 0
+    for sizes in atoms:
+        numbered.append([(size, count + offset) for offset, size in enumerate(sizes)])
+        count += len(sizes)
+    unit = {index for row in numbered for size, index in row if size == 1}
+    kept = [[index for index in group if index not in unit] for group in groups]
+    follows = {before: after for group in kept for before, after in itertools.pairwise(group)}
+    fresh: list[tuple[Size, ...]] = []
+    name: dict[int, int] = {}
+    absorbed: set[int] = set()
+    count = 0
+    for dim, row in zip(dims, numbered, strict=True):
+        runs: list[list[tuple[Size, int]]] = []
+        for size, index in row:
+            if index in unit:
+                continue
+            if runs and follows.get(runs[-1][-1][1]) == index:
+                runs[-1].append((size, index))
+                absorbed.add(index)
+            else:
+                runs.append([(size, index)])
+        fresh.append(tuple(dim if len(runs) == 1 else product(size for size, _ in run) for run in runs))
+        for run in runs:
+            name[run[0][1]] = count
+            count += 1
+    return tuple(fresh), tuple(tuple(name[index] for index in group if index not in absorbed) for group in kept)
+
+
+def compose(inner: Pattern, atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> Pattern | None:
+    """Returns the one rearrangement that two in a row are; None where their atoms have no common factors."""
+    flat = [size for sizes in inner[0] for size in sizes]
+    pieces: dict[int, list[tuple[Size, int]]] = {index: [] for index in range(len(flat))}
+    outer: list[list[int]] = [[] for sizes in atoms for _ in sizes]
+    count = 0
+    offset = 0
+    for group, sizes in zip(inner[1], atoms, strict=True):
+        factors = refine([flat[index] for index in group], sizes)
+        if factors is None:
+            return None
+        for size, source, target in factors:
+            pieces[group[source]].append((size, count))
+            outer[offset + target].append(count)
+            count += 1
+        offset += len(sizes)
+    fresh: list[tuple[Size, ...]] = []
+    rename: dict[int, int] = {}
+    atom = 0
+    for sizes in inner[0]:
+        row: list[Size] = []
+        for _ in sizes:
+            for size, old in pieces[atom]:
+                rename[old] = len(rename)
+                row.append(size)
+            atom += 1
+        fresh.append(tuple(row))
+    return tuple(fresh), tuple(tuple(rename[old] for index in group for old in outer[index]) for group in groups)

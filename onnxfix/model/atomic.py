@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 CHUNK = 1 << 20
@@ -28,18 +28,30 @@ def removed_on_error(path: Path) -> Iterator[None]:
         raise
 
 
-def write_new(path: Path, content: bytes) -> None:
+def write_new(path: Path, pieces: Iterable[bytes]) -> None:
     """Writes a file that did not exist, down to the disk; on failure nothing is left of it."""
     # Mode 0o666 under the umask, as any program's new file; tempfile's 0o600 would hide the result from others.
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     with removed_on_error(path):
         try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(target, rest[: 64 * CHUNK]) :]
+            for block in _blocks(pieces):
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[os.write(target, rest) :]
             os.fsync(target)
         finally:
             os.close(target)
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Gathers small pieces, so that not each of them costs a call of the system."""
+    gathered = bytearray()
+    for piece in pieces:
+        gathered += piece
+        if len(gathered) >= CHUNK:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
 
 
 def copy_new(source: Path, path: Path) -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from onnxfix.convention.signature import Signature
-from onnxfix.errors import DataFileError, ModelReadError, ModelWriteError, RewriteError
-from onnxfix.model import atomic, external
+from onnxfix.errors import DataFileError, ModelWriteError, RewriteError
+from onnxfix.model import atomic, external, reading
+from onnxfix.model.encoding import encoded
 from onnxfix.model.ports import port_of
 from onnxfix.model.skeleton import Skeleton, make_skeleton
 from onnxfix.model.staged import Staged
@@ -76,9 +77,9 @@ class Model:
             DataFileError: A data file is missing, too short, or outside the model's folder.
         """
         path = Path(path)
-        content = _read(path)
-        proto = _parse(content, path)
-        _require_model(proto, path)
+        content = reading.read(path)
+        proto = reading.parse(content, path)
+        reading.require_model(proto, path)
         digest = hashlib.sha256(content).hexdigest()
         model = cls(proto, path=path, folder=path.parent, source_sha256=digest)
         if len(content) <= _RECODED_LIMIT:
@@ -101,7 +102,7 @@ class Model:
             ModelReadError: The message is no complete model.
             DataFileError: A data file is missing, too short, or outside `folder`, or `folder` is not given.
         """
-        _require_model(proto, None)
+        reading.require_model(proto, None)
         model = cls(proto, folder=None if folder is None else Path(folder))
         model.require_data_files()
         return model
@@ -233,8 +234,7 @@ class Model:
             self._require_writable(destination)
             renamed = self._stage_data(staged)
             with _relocated(self.proto, renamed):
-                content = self._serialized(destination)
-            staged.write(content)
+                staged.write(self._written())
         return staged
 
     def _require_writable(self, destination: Path) -> None:
@@ -266,18 +266,13 @@ class Model:
                 renamed[location] = chosen
         return renamed
 
-    def _serialized(self, destination: Path) -> bytes:
-        try:
-            content: bytes = self.proto.SerializeToString()
-        except (EncodeError, ValueError) as error:
-            raise ModelWriteError(
-                "the model is too large: a model file cannot be larger than 2 GiB",
-                where=str(destination),
-                hint="Move its weights into a data file first (onnx.external_data_helper).",
-            ) from error
-        if self._recoded_sha256 is not None and self._recoded_sha256 == hashlib.sha256(content).hexdigest():
-            return self._source_bytes() or content
-        return content
+    def _written(self) -> Iterable[bytes]:
+        """Returns the bytes of the model's file, in pieces."""
+        if self._recoded_sha256 is None:
+            return encoded(self.proto)
+        content = self.proto.SerializeToString()
+        is_untouched = hashlib.sha256(content).hexdigest() == self._recoded_sha256
+        return [(self._source_bytes() if is_untouched else None) or content]
 
     def _source_bytes(self) -> bytes | None:
         """Returns the bytes that the model was read from; None if they are not there any more."""
@@ -287,59 +282,6 @@ class Model:
             source = self.path.read_bytes()
             return source if hashlib.sha256(source).hexdigest() == self.source_sha256 else None
         return None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelReadError("there is no such file", where=str(path)) from None
-    except IsADirectoryError:
-        raise ModelReadError("this is a folder, not a model file", where=str(path)) from None
-    except OSError as error:
-        raise ModelReadError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
-    if not content:
-        raise ModelReadError("the file is empty", where=str(path), hint="Copy or export it again.")
-    return content
-
-
-def _parse(content: bytes, path: Path) -> onnx.ModelProto:
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError:
-        raise ModelReadError(*_verdict(content), where=str(path), hint=_REREAD) from None
-    return proto
-
-
-_REREAD = "Copy, download or export the model again."
-
-
-def _verdict(content: bytes) -> tuple[str]:
-    head = content[:1024]
-    if head.startswith(b"version https://git-lfs"):
-        return ("this is a Git LFS pointer, not the model itself",)
-    if b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return ("this is a text file, not an ONNX model",)
-    # A model starts with the field ir_version: one byte of tag, one byte of number.
-    return ("the file is truncated",) if content[:1] == b"\x08" else ("this is not an ONNX model",)
-
-
-def _require_model(proto: onnx.ModelProto, path: Path | None) -> None:
-    """Refuses messages that parse, but are no complete model: protobuf notices no cut between two fields.
-
-    Raises:
-        ModelReadError: Format version, graph or operator sets are missing.
-    """
-    where = "model" if path is None else str(path)
-    if not proto.ir_version or not proto.HasField("graph"):
-        missing = "no graph" if proto.ir_version else "no format version"
-        raise ModelReadError(f"this is not a complete ONNX model: it has {missing}", where=where, hint=_REREAD)
-    # Before version 3 of the format, a model named no operator sets.
-    if proto.ir_version >= 3 and proto.graph.node and not proto.opset_import:
-        raise ModelReadError("the file is truncated: it names no operator set", where=where, hint=_REREAD)
-    if not proto.graph.output:
-        raise ModelReadError("this model has no outputs", where=where, hint=_REREAD)
 
 
 def _free_location(source: Path, location: str, destination: Path) -> str:
@@ -390,6 +332,13 @@ def _relocated(proto: onnx.ModelProto, renamed: Mapping[str, str]) -> Iterator[N
 def _discarded_on_error(staged: Staged) -> Iterator[None]:
     try:
         yield
+    except EncodeError as error:
+        staged.discard()
+        raise ModelWriteError(
+            "the model is too large: a model file cannot be larger than 2 GiB",
+            where=str(staged.destination),
+            hint="Move its weights into a data file first (onnx.external_data_helper).",
+        ) from error
     except OSError as error:
         staged.discard()
         where = str(staged.destination)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -35,9 +36,9 @@ class Staged:
     ) -> None:
         self.discard()
 
-    def write(self, content: bytes) -> None:
+    def write(self, pieces: Iterable[bytes]) -> None:
         """Writes the model itself."""
-        atomic.write_new(self.path, content)
+        atomic.write_new(self.path, pieces)
         self._created.append(self.path)
 
     def add_data_file(self, source: Path, location: str) -> None:

@@ -16,25 +16,7 @@ from onnxfix.convention.signature import Port
 from onnxfix.errors import RewriteError
 from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
-from tests.model.files import CORPUS, external, parsed, tensor
-
-NESTED = """
-g (float[2] past, bool c) => (float[2] present, float[2] other)
-<float[2] inner, int64[1] one = {1}>
-{
-   [first] inner = Neg (past)
-   other = If (c) <
-     then_branch = t () => (float[2] other) { other = Add (inner, past) },
-     else_branch = e () => (float[2] b) {
-       b = If (c) <
-         then_branch = tt () => (float[2] d) { d = Mul (inner, inner) },
-         else_branch = ee () => (float[2] x) { inner2 = Neg (past) x = Identity (inner2) }
-       >
-     }
-   >
-   [last] present = Abs (inner)
-}
-"""
+from tests.model.files import CORPUS, NESTED, external, parsed, rich_model, tensor
 
 
 def view_of(text: str) -> GraphView:
@@ -82,37 +64,6 @@ def test_open_look_and_close_leaves_every_byte(path: Path) -> None:
 
 def test_the_whole_corpus_is_looked_at() -> None:
     assert len(CORPUS) > 100
-
-
-def rich_model() -> onnx.ModelProto:
-    """A model with something in every place that a rewrite could lose."""
-    model = parsed(NESTED)
-    graph = model.graph
-    model.producer_name, model.domain, model.model_version, model.doc_string = "exporter", "org.example", 7, "a model"
-    helper.set_model_props(model, {"b": "1", "a": "2"})
-    graph.doc_string = "a graph"
-    graph.metadata_props.add(key="graph", value="kept")
-    graph.input[0].doc_string = "the cache"
-    graph.input[0].metadata_props.add(key="port", value="kept")
-    graph.input[0].type.denotation = "TENSOR"
-    graph.node[2].doc_string = "the last"
-    graph.node[2].metadata_props.add(key="node", value="kept")
-    graph.quantization_annotation.add(tensor_name="inner").quant_parameter_tensor_names.add(
-        key="SCALE_TENSOR", value="one"
-    )
-    graph.sparse_initializer.add(values=tensor("sparse", np.float32([1])), indices=tensor("", [0]), dims=[4])
-    graph.node.append(helper.make_node("f", ["inner"], ["unread"], domain="local", name="call"))
-    function = helper.make_function("local", "f", ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], [])
-    function.opset_import.add(domain="", version=17)
-    model.functions.append(function)
-    model.opset_import.add(domain="local", version=1)
-    model.training_info.add().algorithm.node.append(helper.make_node("Neg", ["a"], ["b"]))
-    kinds = onnx.NodeProto(op_type="Custom", domain="local", name="kinds", output=["kinds"])
-    kinds.attribute.add(name="tp", type=onnx.AttributeProto.TYPE_PROTO).tp.tensor_type.elem_type = 1
-    kinds.attribute.add(name="tensors", type=onnx.AttributeProto.TENSORS).tensors.append(tensor("t", [1]))
-    kinds.attribute.add(name="graphs", type=onnx.AttributeProto.GRAPHS).graphs.add(name="empty")
-    graph.node.append(kinds)
-    return model
 
 
 def test_an_edit_leaves_everything_that_it_does_not_name() -> None:

@@ -17,9 +17,9 @@ import onnxruntime
 import pytest
 
 from onnxfix.errors import DataFileError, ModelWriteError
-from onnxfix.model import atomic
+from onnxfix.model import atomic, encoding
 from onnxfix.model.model import Model
-from tests.model.files import contents, external, parsed, sum_model, tensor, with_data, written
+from tests.model.files import CORPUS, contents, external, rich_model, sum_model, tensor, with_data, written
 
 X = np.array([1, 2, 3, 4], np.float32)
 
@@ -376,16 +376,16 @@ def test_a_link_at_the_destination_is_replaced_not_followed(tmp_path: Path) -> N
 
 
 def test_a_model_beyond_2_gib_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Model.from_proto(parsed("g (float x) => (float y) { y = Add(x, x) }"))
-
-    class TooLarge:
-        def __getattr__(self, name: str) -> object:
-            return getattr(model.proto, name)
-
-        def SerializeToString(self) -> bytes:  # noqa: N802
-            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB")
-
-    large = Model(TooLarge())  # type: ignore[arg-type]
-    with pytest.raises(ModelWriteError, match="cannot be larger than 2 GiB"):
-        large.save(tmp_path / "new.onnx")
+    monkeypatch.setattr(encoding, "LIMIT", 1000)
+    model = Model.from_proto(sum_model(tensor("w", np.zeros(1000, np.float32))))
+    with pytest.raises(ModelWriteError, match="cannot be larger than 2 GiB") as caught:
+        model.save(tmp_path / "new.onnx")
+    assert "data file" in caught.value.hint
     assert contents(tmp_path) == {}
+
+
+def test_a_model_written_in_pieces_is_the_model_written_at_once() -> None:
+    unknown = sum_model(tensor("w", X))
+    unknown.graph.MergeFromString(b"\xfa\x3f\x06future")
+    for model in [*map(onnx.load, CORPUS), rich_model(), unknown, onnx.ModelProto(ir_version=8)]:
+        assert b"".join(encoding.encoded(model)) == model.SerializeToString()

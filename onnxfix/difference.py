@@ -21,7 +21,8 @@ def difference(before: Model, after: Model, old: str, new: str) -> list[str]:
     Args:
         before: The source.
         after: The result.
-        old, new: What they are called in the first two lines.
+        old: What the source is called in the first line.
+        new: What the result is called in the second.
     """
     lines = difflib.unified_diff(list(model_lines(before)), list(model_lines(after)), old, new, lineterm="")
     return list(lines)
@@ -77,16 +78,12 @@ def _attribute(entry: onnx.AttributeProto) -> str:
 
 
 def _tensor(tensor: onnx.TensorProto) -> str:
-    """Returns type and dims and, of what is small, the values."""
+    """Returns type and dims and, of what may be a shape, an index or a factor, the values."""
     from onnxfix.model.attributes import tensor_value
     from onnxfix.model.ports import dtype_name
 
     kind = f"{dtype_name(tensor.data_type)}{show_dims(tuple(tensor.dims))}"
     value = tensor_value(tensor)
-    if value is None or value.size > _SHOWN:
-        return f"{kind} weight" if value is None else kind
+    if value is None or (value.size > 1 and value.dtype.kind not in "biu"):
+        return f"{kind} weight"
     return f"{kind} {' '.join(str(one) for one in value.ravel().tolist())}".rstrip()
-
-
-_SHOWN = 16
-"""Values up to which a constant is written out."""

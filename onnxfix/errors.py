@@ -137,5 +137,5 @@ class DriveError(VerifyError):
     """The model cannot be driven: an input that nobody knows how to feed, or that the runtime rejects."""
 
 
-class VacuousCheck(VerifyError):
+class VacuousCheck(VerifyError):  # noqa: N818 (it names the check, not the error)
     """Nothing was really compared, so nothing is proven."""

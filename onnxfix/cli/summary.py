@@ -53,8 +53,13 @@ def _show_unchanged(console: Console, report: ConversionReport) -> None:
 
 
 def _headline(report: ConversionReport, word: str, style: str) -> Text:
-    text = Text().append(word, style).append(f"  {report.speaks}")
-    return text.append(" -> ", _QUIET).append(report.target, "bold")
+    text = Text().append(word, style).append(f"  {_quoted(report.speaks)}")
+    return text.append(" -> ", _QUIET).append(_quoted(report.target), "bold")
+
+
+def _quoted(convention: str) -> str:
+    """Sentences have arrows of their own."""
+    return f"'{convention}'" if " " in convention else convention
 
 
 def _grid() -> Table:

@@ -324,8 +324,8 @@ def test_a_result_that_differs_is_not_shown(
 
     honest = rewrite.rewrite
 
-    def spoil(model: Model, plan: object, *, cancel: bool) -> object:
-        report = honest(model, plan, cancel=cancel)  # type: ignore[arg-type]
+    def spoil(model: Model, *rest: object, **options: object) -> object:
+        report = honest(model, *rest, **options)  # type: ignore[arg-type]
         scale = next(tensor for tensor in model.proto.graph.initializer if tensor.name == "scale_1")
         scale.raw_data = np.array([3.0, 0.25, -0.75], np.float32).tobytes()
         return report

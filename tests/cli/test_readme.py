@@ -1,0 +1,66 @@
+"""The README says what is so: its commands print what stands there, and it leaves nothing out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onnxfix.cli.convert import convert
+from onnxfix.convention.load import library
+from onnxfix.errors import ExitCode
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+_NUMBER = re.compile(r"\d[\d.,]*")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder that looks like a clone."""
+    path = tmp_path_factory.mktemp("clone")
+    (path / "sample_models").symlink_to(ROOT / "sample_models")
+    return path
+
+
+def _said(text: str) -> list[str]:
+    """Returns lines without what depends on machine and versions: seconds, nodes, sizes of files."""
+    lines = [line.rstrip() for line in text.strip().splitlines()]
+    return [
+        _NUMBER.sub("N", line) if line.startswith(("nodes ", "wrote ")) else line
+        for line in lines
+        if not line.startswith("time ")
+    ]
+
+
+def test_the_commands_print_what_the_readme_says(folder: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    blocks = re.findall(r"```console\n\$ ([^\n]*)\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 5
+    for command, output in blocks:
+        ran = subprocess.run(
+            ["bash", "-c", f"{command} 2>&1"], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert _said(ran.stdout) == _said(output), command
+
+
+def test_the_python_example_runs(folder: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_nothing_is_left_out() -> None:
+    for name, convention in library().items():
+        assert f"| `{name}` |" in README
+        if convention.successor:
+            assert f"`{name}` to `{convention.successor}`" in README
+    for parameter in convert.params:
+        for option in parameter.opts:
+            assert not option.startswith("--") or option in README
+    for code in ExitCode:
+        assert f"\n| {int(code)} |" in README

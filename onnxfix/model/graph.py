@@ -8,7 +8,6 @@ types; only new nodes are written by its exporter. What nobody touched is not wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -16,13 +15,13 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from onnxfix.convention.signature import Dim, Port
+from onnxfix.convention.signature import Port
 from onnxfix.errors import RewriteError
 from onnxfix.model import scopes, writing
-from onnxfix.model.attributes import Array, Attribute, constant_value, tensor_value
+from onnxfix.model.attributes import Array, Attribute
+from onnxfix.model.linked import LinkedGraph
 from onnxfix.model.model import Model
 from onnxfix.model.node import Link, Node, Value, ordered
-from onnxfix.model.ports import dtype_name, port_of
 from onnxfix.model.shapes import infer_shapes
 from onnxfix.model.writing import PortEntry
 
@@ -43,7 +42,19 @@ class _Link(gs.Node):  # type: ignore[misc]
     __hash__ = object.__hash__
 
 
-class GraphView:
+class _Maker:
+    """Makes values and links with onnx-graphsurgeon, which links both ways."""
+
+    def value(self, name: str) -> Value:
+        return _Tensor(name)
+
+    def link(
+        self, op_type: str, name: str, inputs: Sequence[Value], outputs: Sequence[Value], domain: str | None
+    ) -> Link:
+        return _Link(op_type, name, inputs=list(inputs), outputs=list(outputs), domain=domain)
+
+
+class GraphView(LinkedGraph):
     """A model's main graph, by names.
 
     Every reading shows the edits made so far; the model itself changes at `commit`. Nested graphs are not walked, but
@@ -54,43 +65,12 @@ class GraphView:
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        super().__init__(model, _Maker())
         self._taken = scopes.all_names(model.proto)
         self._counters: dict[str, int] = {}
-        self._tensors: dict[str, Value] = {}
-        self._nodes: dict[Link, Node] = {}
-        self._hidden: dict[str, list[Node]] = {}
-        self._types: dict[Value, Port] = {}
-        self._constants: dict[Value, Array | None] = {}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
-        self._read_graph(model.proto.graph)
         self._missing_before = {tensor for tensor in self._tensors.values() if not self._is_provided(tensor)}
         self._forget_edits()
-
-    def _read_graph(self, graph: onnx.GraphProto) -> None:
-        self._initializers: dict[Value, onnx.TensorProto | onnx.SparseTensorProto] = {}
-        for tensor in graph.initializer:
-            self._initializers[self._tensor(tensor.name)] = tensor
-        for sparse in graph.sparse_initializer:
-            self._initializers[self._tensor(sparse.values.name)] = sparse
-        self._note_inputs([PortEntry(self._tensor(value.name), value) for value in graph.input])
-        self._note_outputs([PortEntry(self._tensor(value.name), value) for value in graph.output])
-        for proto in graph.node:
-            self._note_node(proto)
-        self._note_types(graph)
-
-    def _note_node(self, proto: onnx.NodeProto) -> Node:
-        link = _Link(
-            proto.op_type,
-            proto.name,
-            inputs=[self._tensor(name) for name in (*proto.input, *scopes.captured_names(proto))],
-            outputs=[self._tensor(name) for name in proto.output],
-            domain=proto.domain if proto.HasField("domain") else None,
-        )
-        node = self._nodes[link] = Node(link, proto, len(proto.input))
-        for name in scopes.inner_names(proto):
-            self._hidden.setdefault(name, []).append(node)
-        return node
 
     def _forget_edits(self) -> None:
         self._touched: dict[Link, None] = {}
@@ -102,108 +82,6 @@ class GraphView:
         self._renamed: dict[Value, str] = {}
         self._claimed: dict[str, None] = {}
         self._ports_changed = False
-
-    def _tensor(self, name: str) -> Value:
-        if not name:
-            return _Tensor("")
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            tensor = self._tensors[name] = _Tensor(name)
-        return tensor
-
-    def _note_inputs(self, entries: list[PortEntry]) -> None:
-        self._inputs = entries
-        self._input_tensors = {entry.value for entry in entries}
-
-    def _note_outputs(self, entries: list[PortEntry]) -> None:
-        self._outputs = entries
-        self._output_tensors = {entry.value for entry in entries}
-
-    def _note_types(self, graph: onnx.GraphProto) -> None:
-        for values in (graph.value_info, graph.output, graph.input):
-            for value in values:
-                if value.name in self._tensors:
-                    self._types[self._tensors[value.name]] = port_of(value)
-
-    # Reading
-
-    @property
-    def opset(self) -> int:
-        """The version of the default operator set."""
-        return self.model.opset
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """The nodes: those of the file in its order, then added ones until `commit` places them."""
-        return tuple(self._nodes.values())
-
-    @property
-    def inputs(self) -> tuple[Port, ...]:
-        """The graph's inputs, in order, without those that have an initializer."""
-        return tuple(entry.port for entry in self._inputs if entry.value not in self._initializers)
-
-    @property
-    def outputs(self) -> tuple[Port, ...]:
-        """The graph's outputs, in order."""
-        return tuple(entry.port for entry in self._outputs)
-
-    def has_value(self, name: str) -> bool:
-        """Says whether the main graph has a value of that name: an input, an initializer, or a node's output."""
-        tensor = self._tensors.get(name)
-        return tensor is not None and self._is_provided(tensor)
-
-    def is_input(self, name: str) -> bool:
-        """Says whether the value is a graph input."""
-        return self._tensors.get(name) in self._input_tensors
-
-    def is_output(self, name: str) -> bool:
-        """Says whether the value is a graph output."""
-        return self._tensors.get(name) in self._output_tensors
-
-    def producer(self, name: str) -> Node | None:
-        """Returns the node that produces the value; None for inputs, initializers and unknown names."""
-        tensor = self._tensors.get(name)
-        return self._nodes[tensor.inputs[0]] if tensor is not None and tensor.inputs else None
-
-    def consumers(self, name: str) -> tuple[Node, ...]:
-        """Returns the nodes that read the value themselves, each once, in no promised order."""
-        return tuple(node for node in self._readers(name) if name in node.inputs)
-
-    def capturers(self, name: str) -> tuple[Node, ...]:
-        """Returns the nodes whose nested graphs read the value, each once."""
-        return tuple(node for node in self._readers(name) if name in node.captures)
-
-    def is_used(self, name: str) -> bool:
-        """Says whether anything reads the value: a node, a nested graph, or the caller as a graph output."""
-        tensor = self._tensors.get(name)
-        return tensor is not None and self._is_read(tensor)
-
-    def constant(self, name: str) -> Array | None:
-        """Returns a value that is known and small: of an initializer or a `Constant`; None for any other."""
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            return None
-        if tensor not in self._constants:
-            self._constants[tensor] = self._constant(tensor)
-        return self._constants[tensor]
-
-    def type_of(self, name: str) -> Port | None:
-        """Returns dtype and dims of a value as declared or inferred; None where nothing is known."""
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            return None
-        if tensor in self._types:
-            return replace(self._types[tensor], name=name)
-        stored = self._initializers.get(tensor)
-        if isinstance(stored, onnx.TensorProto):
-            return Port(name, dtype_name(stored.data_type), tuple(stored.dims))
-        known = self.constant(name)
-        return None if known is None else Port(name, known.dtype.name, known.shape)
-
-    def dims_of(self, name: str) -> tuple[Dim, ...] | None:
-        """Returns the dims of a value as declared or inferred; None where not even the rank is known."""
-        port = self.type_of(name)
-        return None if port is None else port.dims
 
     def infer_shapes(self) -> None:
         """Commits, and infers the types of all values; what cannot be inferred stays as declared.
@@ -219,31 +97,6 @@ class GraphView:
         # Names of an earlier inference mean nothing beside those of this one.
         self._types.clear()
         self._note_types(inferred.graph)
-
-    def _readers(self, name: str) -> Iterable[Node]:
-        tensor = self._tensors.get(name)
-        return [] if tensor is None else [self._nodes[link] for link in dict.fromkeys(tensor.outputs)]
-
-    def _is_provided(self, tensor: Value) -> bool:
-        return bool(tensor.inputs) or tensor in self._initializers or tensor in self._input_tensors
-
-    def _is_read(self, tensor: Value) -> bool:
-        return bool(tensor.outputs) or tensor in self._output_tensors
-
-    def _constant(self, tensor: Value) -> Array | None:
-        stored = self._initializers.get(tensor)
-        # From IR version 4 on, an initializer that is also an input is a default that the caller may override.
-        if isinstance(stored, onnx.TensorProto) and (tensor not in self._input_tensors or self.model.ir_version < 4):
-            value = tensor_value(stored)
-        elif tensor.inputs and tensor.inputs[0].op == "Constant":
-            value = constant_value(self._nodes[tensor.inputs[0]].proto)
-        else:
-            value = None
-        if value is not None:
-            value.setflags(write=False)
-        return value
-
-    # Editing
 
     def fresh_name(self, hint: str) -> str:
         """Returns a name that no value and no node bears, at any depth, and reserves it."""

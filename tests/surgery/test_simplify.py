@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -343,3 +344,35 @@ def test_exports_of_real_networks_are_simplified_bit_for_bit(path: Path) -> None
     assert same(run(model.proto, arrays), expected)
     if not path.stem.endswith("_dynamo"):
         assert report.nodes_after < 0.8 * report.nodes_before
+
+
+FLOOR = """
+import resource, sys
+from onnxfix.model.model import Model
+from onnxfix.surgery.simplify import simplify
+
+model = Model.load(sys.argv[1])
+assert simplify(model).is_taken
+model.save(sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "torch" in sys.modules)
+"""
+
+
+def test_a_model_with_weights_of_gigabytes_takes_little_memory(tmp_path: Path) -> None:
+    size = 1_500_000_000
+    with (tmp_path / "w.data").open("wb") as data:
+        data.truncate(size)
+    proto = parsed(CHAIN)
+    for index in range(100):
+        length = size // 100
+        stored = external(f"w{index}", [length // 4], location="w.data", offset=index * length, length=length)
+        proto.graph.initializer.append(stored)
+        proto.graph.node.append(helper.make_node("Abs", [stored.name], [f"v{index}"]))
+        proto.graph.output.append(helper.make_tensor_value_info(f"v{index}", 1, None))
+    source = written(tmp_path / "model.onnx", proto)
+    (tmp_path / "new").mkdir()
+    command = [sys.executable, "-c", FLOOR, str(source), str(tmp_path / "new/model.onnx")]
+    peak, has_torch = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert int(peak) < 200, "MB"
+    assert has_torch == "False"
+    assert (tmp_path / "new/w.data").stat().st_size == size

@@ -229,7 +229,7 @@ class _Merge:
         """Makes the edits.
 
         Raises:
-            SimplifyError: onnxsim changed a nested graph.
+            SimplifyError: onnxsim changed a nested graph, or a node that has some.
             RewriteError: The result lacks a value. The model is as it was.
         """
         nodes = {_key(node.outputs): node for node in self.view.nodes}
@@ -264,6 +264,9 @@ class _Merge:
         )
 
     def _add(self, proto: onnx.NodeProto) -> None:
+        if next(graphs_of(proto), None) is not None:
+            # Its nested graphs are the skeleton's: the weights in them are stubs.
+            raise SimplifyError(f"onnxsim rewrote the node {proto.name or proto.output[0]}, which has nested graphs")
         written = onnx.NodeProto()
         written.CopyFrom(proto)
         written.input[:] = [self._provided(name) for name in proto.input]

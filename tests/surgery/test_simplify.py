@@ -376,3 +376,27 @@ def test_a_model_with_weights_of_gigabytes_takes_little_memory(tmp_path: Path) -
     assert int(peak) < 200, "MB"
     assert has_torch == "False"
     assert (tmp_path / "new/w.data").stat().st_size == size
+
+
+def test_a_renamed_node_with_weights_in_a_nested_graph_stops_it() -> None:
+    """onnxsim drops the Identity and renames the If's output; the nested weight that it saw is only a stub."""
+    proto = parsed(
+        """
+        g (float[400] x, bool c) => (float[400] y) {
+            inner = If (c) <
+                then_branch = t () => (float[400] p) { w = RandomNormal <shape = [400], seed = 1.0> () p = Add (x, w) },
+                else_branch = e () => (float[400] q) { q = Neg (x) }
+            >
+            y = Identity (inner)
+        }
+        """
+    )
+    branch = proto.graph.node[0].attribute[0].g
+    del branch.node[0]
+    branch.initializer.append(tensor("w", np.ones(400, np.float32)))
+    model = Model.from_proto(proto)
+    before = model.proto.SerializeToString()
+    report = simplify(model)
+    assert not report.is_taken
+    assert "nested graphs" in report.reason
+    assert model.proto.SerializeToString() == before

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from onnxfix.convention.convention import CacheSpec, Convention, PortSpec, TensorSpec
 from onnxfix.convention.layout import show_dims
@@ -14,6 +15,8 @@ from onnxfix.errors import DetectError, PlanError
 
 SHARED = ("layer", "batch")
 """Axes whose size one cache may lend to another of the same model."""
+COUNTED = ("layer", *LABELS)
+"""Axes that must be of a fixed size wherever they lie in a tensor: their labels are counted out."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class BoundCache:
     past: tuple[BoundTensor, ...]
     present: tuple[BoundTensor, ...]
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, tuple[int, ...]]:
         """The labels of each axis that is spread over names, sorted."""
         axes = self.past[0].spec.template.axes
@@ -89,6 +92,21 @@ class Binding:
             for past, present in zip(cache.past, cache.present, strict=False)
         }
 
+    @property
+    def symbols(self) -> list[str]:
+        """The symbolic dims of all ports, sorted."""
+        ports = (*self.signature.inputs, *self.signature.outputs)
+        return sorted({dim for port in ports for dim in port.dims or () if isinstance(dim, str)})
+
+    def symbols_of(self, axis: str) -> set[str]:
+        """Returns the symbolic dims that an axis has in the past of caches and in other inputs."""
+        sizes = [tensor.sizes.get(axis) for cache in self.caches for tensor in cache.past]
+        for name, spec in self.inputs.items():
+            port = self.signature.input(name)
+            if port is not None and port.dims is not None and (axis,) in spec.layout.items:
+                sizes.append(port.dims[spec.layout.place(axis)[0]])
+        return {size for size in sizes if isinstance(size, str)}
+
     def cache(self, name: str) -> BoundCache | None:
         """Returns the cache of that name; None if the model lacks it."""
         return next((cache for cache in self.caches if cache.spec.name == name), None)
@@ -103,7 +121,9 @@ def bind(convention: Convention, signature: Signature, sizes: Mapping[str, int] 
         sizes: Sizes that the layouts leave open, by axis (`head`) or cache and axis (`attention.head`).
 
     Raises:
-        DetectError: A cache that is not optional is missing or incomplete, or a port does not fit its layout.
+        DetectError: A cache that is not optional is missing or incomplete, a port does not fit its layout or belongs to
+            two caches, or a size contradicts `sizes`.
+        LayoutError: A name can be read in several ways.
     """
     given = dict(sizes or {})
     caches = []
@@ -115,46 +135,70 @@ def bind(convention: Convention, signature: Signature, sizes: Mapping[str, int] 
         caches.append(_pair(spec, past, present, convention))
     if not caches:
         raise DetectError(f"no port of the model belongs to `{convention}`")
-    known = _known_sizes(convention, signature, given)
-    solved = [_solve(cache, {}, known) for cache in caches]
-    shared = {axis: size for axis in SHARED for cache in solved if isinstance(size := _size(cache, axis), int)}
-    solved = [_solve(cache, shared, known) for cache in solved]
+    _check_claims(caches)
+    numbers = signature.numbers
+    told = {key: size for key, text in convention.sizes.items() if (size := text.value(numbers)) and size > 0}
+    hints = [{**_of_cache(told, cache, but="time"), **_of_cache(given, cache)} for cache in caches]
+    alone = [_solve(cache, known, given) for cache, known in zip(caches, hints, strict=True)]
+    shared = _shared_sizes(alone)
+    solved = [
+        _solve(cache, {**known, **shared, **_of_cache(given, cache)}, given)
+        for cache, known in zip(caches, hints, strict=True)
+    ]
+    _check_given(solved, given)
     return Binding(
         convention, signature, tuple(solved),
         _ports(convention.inputs, signature.inputs), _ports(convention.outputs, signature.outputs), given,
     )  # fmt: skip
 
 
-def _size(cache: BoundCache, axis: str) -> Dim:
-    return cache.size(axis) if axis in cache.spec.axes else None
+def size_of(sizes: Mapping[str, int], cache: str, axis: str) -> int | None:
+    """Returns what is said of the size of an axis: of this cache alone (`attention.head`) before all (`head`)."""
+    return sizes.get(f"{cache}.{axis}", sizes.get(axis))
 
 
-def _known_sizes(convention: Convention, signature: Signature, given: Mapping[str, int]) -> dict[str, int]:
-    """Returns the sizes that metadata tells and, before them, those that the user gave."""
-    known = {key: int(value) for key, value in signature.metadata.items() if value.strip().lstrip("-").isdecimal()}
-    told = {key: size for key, text in convention.sizes.items() if (size := text.value(known)) is not None and size > 0}
-    return {**told, **given}
+def _of_cache(sizes: Mapping[str, int], cache: BoundCache, but: str = "") -> dict[str, int]:
+    found = {axis: size_of(sizes, cache.spec.name, axis) for axis in sorted(cache.spec.axes) if axis != but}
+    return {axis: size for axis, size in found.items() if size is not None}
 
 
-def _collect(specs: Iterable[TensorSpec], ports: Iterable[Port], cache: CacheSpec, kind: str) -> list[BoundTensor]:
+def _shared_sizes(caches: Iterable[BoundCache]) -> dict[str, int]:
+    """Returns the sizes of shared axes on which all caches agree that know them."""
+    caches = list(caches)
+    shared = {}
+    for axis in SHARED:
+        sizes = {cache.size(axis) for cache in caches if axis in cache.spec.axes} - {None}
+        size = sizes.pop() if len(sizes) == 1 else None
+        if isinstance(size, int):
+            shared[axis] = size
+    return shared
+
+
+def _collect(specs: Sequence[TensorSpec], ports: Iterable[Port], cache: CacheSpec, kind: str) -> list[BoundTensor]:
     """Returns the ports that match the sentences, complete and sorted by labels."""
-    ports = list(ports)
-    found: list[BoundTensor] = []
-    for spec in specs:
-        matched = [(labels, port) for port in ports if (labels := spec.template.match(port.name)) is not None]
-        found += [BoundTensor(port, spec, labels, {}) for labels, port in matched]
+    found = [
+        BoundTensor(port, spec, labels, {})
+        for port in ports
+        for spec in specs
+        if (labels := spec.template.match(port.name)) is not None
+    ]
     if not found:
         return []
-    axes = found[0].spec.template.axes
-    values = {axis: sorted({tensor.labels[axis] for tensor in found} | _all_labels(specs, axis)) for axis in axes}
-    have = {tuple(tensor.labels[axis] for axis in axes) for tensor in found}
-    for wanted in itertools.product(*(values[axis] for axis in axes)):
-        if wanted not in have:
+    axes = specs[0].template.axes
+    by_label: dict[tuple[int, ...], BoundTensor] = {}
+    for tensor in found:
+        key = tuple(tensor.labels[axis] for axis in axes)
+        if key in by_label:
+            message = f"this {kind} and `{by_label[key].port.name}` are the same part of the cache `{cache.name}`"
+            raise DetectError(message, where=tensor.port.name)
+        by_label[key] = tensor
+    columns = [sorted({key[index] for key in by_label} | _all_labels(specs, axis)) for index, axis in enumerate(axes)]
+    for wanted in itertools.product(*columns):
+        if wanted not in by_label:
             text = ", ".join(f"{axis} {label_text(axis, label)}" for axis, label in zip(axes, wanted, strict=True))
-            raise DetectError(
-                f"the {kind} for {text} of the cache `{cache.name}` is missing", where=_family(specs, axes, wanted)
-            )
-    return sorted(found, key=lambda tensor: tuple(tensor.labels[axis] for axis in axes))
+            message = f"the {kind} for {text} of the cache `{cache.name}` is missing"
+            raise DetectError(message, where=_name_of(specs, dict(zip(axes, wanted, strict=True))))
+    return [by_label[key] for key in sorted(by_label)]
 
 
 def _all_labels(specs: Iterable[TensorSpec], axis: str) -> set[int]:
@@ -167,83 +211,114 @@ def _all_labels(specs: Iterable[TensorSpec], axis: str) -> set[int]:
     return labels
 
 
-def _family(specs: Iterable[TensorSpec], axes: tuple[str, ...], labels: tuple[int, ...]) -> str:
-    by_axis = dict(zip(axes, labels, strict=True))
-    for spec in specs:
-        if all(by_axis[axis] == label for axis, label in spec.template.fixed.items()):
-            return spec.template.format(by_axis)
-    return ""
+def _name_of(specs: Iterable[TensorSpec], labels: Mapping[str, int]) -> str:
+    """Returns how the tensor of these labels would be called."""
+    fits = (spec for spec in specs if all(labels[axis] == label for axis, label in spec.template.fixed.items()))
+    spec = next(fits, None)
+    return spec.template.format(labels) if spec else ""
 
 
 def _pair(spec: CacheSpec, past: list[BoundTensor], present: list[BoundTensor], convention: Convention) -> BoundCache:
     if not past:
         names = ", ".join(f"`{tensor.template}`" for tensor in spec.past)
         raise DetectError(f"no input is called {names}: the cache `{spec.name}` of `{convention}` is missing")
-    if spec.present and [tensor.labels for tensor in past] != [tensor.labels for tensor in present]:
-        ours = {tuple(tensor.labels.items()) for tensor in present}
-        odd = next((tensor for tensor in past if tuple(tensor.labels.items()) not in ours), None)
-        if odd is None:
-            extra = {tuple(tensor.labels.items()) for tensor in past}
-            odd = next(tensor for tensor in present if tuple(tensor.labels.items()) not in extra)
-            raise DetectError("this output feeds no input", where=odd.port.name)
-        partner = spec.present[spec.past.index(odd.spec)].template.format(odd.labels)
-        raise DetectError(f"the output `{partner}`, which should feed this input, is missing", where=odd.port.name)
-    return BoundCache(spec, tuple(past), tuple(present))
+    if not spec.present:
+        return BoundCache(spec, tuple(past), ())
+    axes = past[0].spec.template.axes
+    inputs = {tuple(tensor.labels[axis] for axis in axes): tensor for tensor in past}
+    outputs = {tuple(tensor.labels[axis] for axis in axes): tensor for tensor in present}
+    for key, tensor in inputs.items():
+        if key not in outputs:
+            partner = _name_of(spec.present, tensor.labels)
+            raise DetectError(
+                f"the output `{partner}`, which should feed this input, is missing", where=tensor.port.name
+            )
+    for key, tensor in outputs.items():
+        if key not in inputs:
+            raise DetectError("this output feeds no input", where=tensor.port.name)
+    return BoundCache(spec, tuple(past), tuple(outputs[key] for key in inputs))
 
 
-def _solve(cache: BoundCache, shared: Mapping[str, int], known: Mapping[str, int]) -> BoundCache:
-    """Returns the cache with the sizes of all axes that can be told from dims and from what is known."""
-    certain = {axis: len(names) for axis, names in LABELS.items()}
-    certain |= {
-        axis: known[key] for axis in cache.spec.axes if (key := f"{cache.spec.name}.{axis}") in known and axis != "time"
-    }
-    past = tuple(_bind_tensor(tensor, certain, shared, known, {}) for tensor in cache.past)
-    present = tuple(
-        _bind_tensor(tensor, certain, shared, known, partner.sizes)
-        for tensor, partner in zip(cache.present, past, strict=False)
-    )
-    return replace(cache, past=past, present=present)
+def _check_claims(caches: Iterable[BoundCache]) -> None:
+    """Checks that no port belongs to two caches."""
+    owners: dict[tuple[str, str], str] = {}
+    for cache in caches:
+        for kind, tensors in (("input", cache.past), ("output", cache.present)):
+            for tensor in tensors:
+                owner = owners.setdefault((kind, tensor.port.name), cache.spec.name)
+                if owner != cache.spec.name:
+                    message = f"this {kind} belongs both to the cache `{owner}` and to `{cache.spec.name}`"
+                    raise DetectError(message, where=tensor.port.name)
 
 
-def _bind_tensor(
-    tensor: BoundTensor, certain: Mapping[str, int], shared: Mapping[str, int], known: Mapping[str, int],
-    partner: Mapping[str, Dim],
-) -> BoundTensor:  # fmt: skip
-    """Binds one port: first from its dims alone, then open axes from the partner, other caches and metadata."""
+def _check_given(caches: Iterable[BoundCache], given: Mapping[str, int]) -> None:
+    """Checks that dims do not contradict what the user said."""
+    for cache in caches:
+        for axis, size in _of_cache(given, cache).items():
+            if axis in cache.labels:
+                found: set[Dim] = {len(cache.labels[axis])}
+            else:
+                found = {tensor.sizes[axis] for tensor in cache.past}
+            odd = sorted(one for one in found - {size} if isinstance(one, int))
+            if odd:
+                message = f"`{axis}` of the cache `{cache.spec.name}` has size {odd[0]}, not {size}"
+                raise DetectError(message, where=cache.past[0].port.name, hint=f"leave --size {axis}={size} out")
+
+
+def _solve(cache: BoundCache, hints: Mapping[str, int], given: Mapping[str, int]) -> BoundCache:
+    """Returns the cache with the sizes of all axes that can be told from dims and from hints."""
+    counts = {axis: size for axis, size in _of_cache(given, cache).items() if axis in COUNTED}
+    past = tuple(_bind_tensor(tensor, hints, counts) for tensor in cache.past)
+    present = []
+    for tensor, partner in zip(cache.present, past, strict=False):
+        # What an output feeds says how large it is, where the file does not; but not how long.
+        same = {axis: size for axis, size in partner.sizes.items() if isinstance(size, int) and axis != "time"}
+        present.append(_bind_tensor(tensor, {**hints, **same}, {**counts, **same}))
+    return replace(cache, past=past, present=tuple(present))
+
+
+def _bind_tensor(tensor: BoundTensor, hints: Mapping[str, int], counts: Mapping[str, int]) -> BoundTensor:
+    """Returns the tensor with its sizes.
+
+    Args:
+        tensor: The tensor.
+        hints: Sizes for axes in groups of which dims do not tell enough.
+        counts: Sizes that take the place of symbolic or undeclared ones.
+    """
     layout = tensor.spec.layout
-    if tensor.port.dims is None:
-        dims: tuple[Dim, ...] = (None,) * layout.rank
-    else:
-        dims = tensor.port.dims
+    dims = tensor.port.dims if tensor.port.dims is not None else (None,) * layout.rank
+    labels = {axis: len(names) for axis, names in LABELS.items() if axis in layout.axes}
     try:
-        sizes = layout.bind(dims, certain)
-        hints: dict[str, int] = {}
-        for axis in (axis for axis, size in sizes.items() if size is None):
-            for source in (partner, shared, known):
-                if isinstance(size := source.get(axis), int):
-                    hints[axis] = size
-                    break
-        if hints:
-            sizes = layout.bind(dims, {**certain, **hints})
+        sizes = layout.bind(dims, labels)
+        open_axes = {axis for item in layout.items if len(item) > 1 for axis in item} | set(COUNTED)
+        known = {axis: hints[axis] for axis, size in sizes.items() if size is None and axis in open_axes & hints.keys()}
+        if known:
+            sizes = layout.bind(dims, {**labels, **known})
     except PlanError as error:
-        raise DetectError(
-            f"{error.message} (declared as {show_dims(tensor.port.dims)})", where=tensor.port.name
-        ) from None
-    if isinstance(sizes.get("layer"), str):
-        raise DetectError(
-            f"the layer axis of `{layout}` has the symbolic size `{sizes['layer']}`", where=tensor.port.name
-        )
-    return replace(tensor, sizes=sizes)
+        shown = "" if len(dims) != layout.rank else f" (declared as {show_dims(dims)})"
+        raise DetectError(f"{error.message}{shown}", where=tensor.port.name) from None
+    for item, dim in zip(layout.items, dims, strict=True):
+        if isinstance(dim, str) and len(item) == 1 and item[0] in COUNTED and item[0] not in counts:
+            message = f"the axis `{item[0]}` of `{layout}` has the symbolic size `{dim}`"
+            raise DetectError(message, where=tensor.port.name, hint=f"say how large it is: --size {item[0]}=N")
+    told = {axis: counts[axis] for axis, size in sizes.items() if axis in counts and not isinstance(size, int)}
+    return replace(tensor, sizes={**sizes, **told})
 
 
 def _ports(specs: Iterable[PortSpec], ports: Iterable[Port]) -> dict[str, PortSpec]:
     """Returns the other ports that the model has as the convention describes them."""
     by_name = {port.name: port for port in ports}
-    found = {}
-    for spec in specs:
-        port = by_name.get(spec.name)
-        if port is None or (spec.dtype is not None and port.dtype != spec.dtype):
-            continue
-        if port.dims is None or len(port.dims) == spec.layout.rank:
-            found[spec.name] = spec
-    return found
+    return {spec.name: spec for spec in specs if spec.name in by_name and is_described(by_name[spec.name], spec)}
+
+
+def is_described(port: Port, spec: PortSpec) -> bool:
+    """Whether a port has the element type and the rank that a convention gives it."""
+    if spec.dtype not in (None, port.dtype):
+        return False
+    if port.dims is None:
+        return True
+    try:
+        spec.layout.bind(port.dims)
+    except PlanError:
+        return False
+    return True

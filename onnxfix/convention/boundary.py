@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from onnxfix.convention.binding import Binding
 from onnxfix.convention.convention import Convention, PortSpec
+from onnxfix.convention.matching import Match
 from onnxfix.convention.route import Block, Route
-from onnxfix.convention.routing import Match
+from onnxfix.convention.routing import MAX_TENSORS
 from onnxfix.convention.signature import Dim, Port
 
 
 def port_renames(binding: Binding, target: Convention | None) -> dict[str, str]:
-    """Returns the other ports that get the target's name: those of one role, rank and element type on both sides."""
+    """Returns the other ports that get the target's name: those of one role, layout and element type on both sides."""
     if target is None:
         return {}
-    renames: dict[str, str] = {}
-    for known, specs, ports in (
-        (binding.inputs, target.inputs, binding.signature.inputs),
-        (binding.outputs, target.outputs, binding.signature.outputs),
-    ):
-        taken = {port.name for port in ports}
-        for spec in specs:
-            ours = [name for name, one in known.items() if one.role == spec.role]
-            theirs = [one for one in specs if one.role == spec.role]
-            if len(ours) != 1 or len(theirs) != 1 or spec.role == "other" or spec.name in taken:
-                continue
-            port = next(port for port in ports if port.name == ours[0])
-            if _is_alike(known[ours[0]], spec, port):
-                renames[ours[0]] = spec.name
+    signature = binding.signature
+    inputs = _same_roles(binding.inputs, target.inputs, signature.inputs)
+    outputs = _same_roles(binding.outputs, target.outputs, signature.outputs)
+    renames = {**inputs, **outputs}
+    names = {port.name for port in (*signature.inputs, *signature.outputs)}
+    # A port that keeps its name keeps it from others, which so keep theirs.
+    while taken := {old for old, new in renames.items() if new in names - renames.keys()}:
+        renames = {old: new for old, new in renames.items() if old not in taken}
     return renames
 
 
-def _is_alike(ours: PortSpec, theirs: PortSpec, port: Port) -> bool:
-    return ours.layout == theirs.layout and theirs.dtype in (None, port.dtype)
+def _same_roles(known: Mapping[str, PortSpec], specs: Sequence[PortSpec], ports: Sequence[Port]) -> dict[str, str]:
+    dtypes = {port.name: port.dtype for port in ports}
+    found = {}
+    for spec in specs:
+        ours = [one for one in known.values() if one.role == spec.role]
+        theirs = [one for one in specs if one.role == spec.role]
+        if len(ours) != 1 or len(theirs) != 1 or spec.role == "other" or ours[0].name == spec.name:
+            continue
+        if ours[0].layout == spec.layout and spec.dtype in (None, dtypes[ours[0].name]):
+            found[ours[0].name] = spec.name
+    return found
 
 
-def symbol_renames(matches: Sequence[Match]) -> dict[str, str]:
-    """Returns the symbolic dims that the target calls otherwise, where one old name has one new name everywhere."""
+def symbol_renames(matches: Sequence[Match], fixed: Collection[str] = ()) -> dict[str, str]:
+    """Returns the symbolic dims that the target calls otherwise, where one old name has one new name everywhere.
+
+    Args:
+        matches: The caches and what they become.
+        fixed: Names that stay, as the user chose them.
+    """
     wanted: dict[str, set[str]] = {}
     for match in matches:
         if match.target is None:
             continue
         for tensors, specs in ((match.source.past, match.target.past), (match.source.present, match.target.present)):
-            for spec in specs:
-                for tensor in tensors:
-                    for axis, name in spec.dims.items():
-                        old = tensor.sizes.get(axis)
-                        if isinstance(old, str):
-                            wanted.setdefault(old, set()).add(name)
+            names = {axis: name for spec in specs for axis, name in spec.dims.items()}
+            for tensor in tensors:
+                for axis, name in names.items():
+                    old = tensor.sizes.get(axis)
+                    if isinstance(old, str) and old not in fixed:
+                        wanted.setdefault(old, set()).add(name)
     return {old: next(iter(new)) for old, new in sorted(wanted.items()) if len(new) == 1 and new != {old}}
 
 
@@ -65,8 +74,36 @@ def _symbol(dim: Dim, symbols: Mapping[str, Dim]) -> Dim:
     return symbols.get(dim, dim) if isinstance(dim, str) else dim
 
 
+@dataclass(frozen=True)
+class Moved:
+    """A cache that the target knows, on its way to the new boundary.
+
+    Attributes:
+        name: What the target calls the cache.
+        route: The route of its inputs, or of its outputs.
+    """
+
+    name: str
+    route: Route
+
+
+@dataclass
+class _Unit:
+    """Ports that stay together: one that is no cache, or the tensors of a cache or of several.
+
+    Attributes:
+        names: What an order can call them: the port, or the caches.
+        place: Where in the old order they come.
+        ports: In order.
+    """
+
+    names: set[str]
+    place: int
+    ports: list[Port]
+
+
 def new_ports(
-    ports: Sequence[Port], routes: Sequence[tuple[str, Route]], renames: Mapping[str, str],
+    ports: Sequence[Port], moved: Sequence[Moved], renames: Mapping[str, str],
     target: Convention | None, order: Sequence[str],
 ) -> tuple[Port, ...]:  # fmt: skip
     """Returns the ports after the conversion, in order.
@@ -76,73 +113,69 @@ def new_ports(
 
     Args:
         ports: The model's ports.
-        routes: For each cache that changes, the cache's name in the target and its route.
+        moved: The caches that the target knows.
         renames: Other ports, old name to new.
         target: The target convention.
         order: Port and cache names in the order to reach; empty to leave them.
     """
-    by_name = {port.name: port for port in ports}
-    gone = {block.name for _, route in routes for block in route.source}
-    units = _units(routes, target, by_name)
-    listed: list[tuple[set[str], list[Port]]] = []
+    places = {port.name: index for index, port in enumerate(ports)}
+    gone = {block.name for one in moved for block in one.route.source}
+    units = _cache_units(moved, {port.name: port for port in ports}, places, target.cache_order if target else ())
     for port in ports:
         if port.name not in gone:
             new = replace(port, name=renames.get(port.name, port.name))
-            listed.append(({new.name}, [new]))
-            continue
-        for names, first, unit in units:
-            if first == port.name:
-                listed.append((names, unit))
+            units.append(_Unit({new.name}, places[port.name], [new]))
+    units.sort(key=lambda unit: unit.place)
     ranks = {name: index for index, name in enumerate(order)}
-    slots = [index for index, (names, _) in enumerate(listed) if any(name in ranks for name in names)]
-    moved = sorted(
-        (listed[index] for index in slots), key=lambda entry: min(ranks[name] for name in entry[0] if name in ranks)
-    )
-    for index, entry in zip(slots, moved, strict=True):
-        listed[index] = entry
-    return tuple(port for _, unit in listed for port in unit)
+    slots = [index for index, unit in enumerate(units) if unit.names & ranks.keys()]
+    first = [min(ranks.get(name, len(order)) for name in units[slot].names) for slot in slots]
+    listed = [units[slot] for _, slot in sorted(zip(first, slots, strict=True))]
+    for slot, unit in zip(slots, listed, strict=True):
+        units[slot] = unit
+    return tuple(port for unit in units for port in unit.ports)
 
 
-def _units(
-    routes: Sequence[tuple[str, Route]], target: Convention | None, by_name: Mapping[str, Port]
-) -> list[tuple[set[str], str, list[Port]]]:
-    """Returns groups of new cache ports that stay together: names of their caches, the old port they replace, ports."""
-    keys = target.cache_order if target is not None else ()
-    place = {name: index for index, name in enumerate(by_name)}
-    rows = []
-    for number, (name, route) in enumerate(routes):
-        dtype = by_name[route.source[0].name].dtype
-        first = min((block.name for block in route.source), key=lambda one: place[one])
-        rows += [
-            (_sort_key(block, number, keys), name, first, Port(block.name, dtype, block.dims))
-            for block in _in_order(route, keys, place)
+def _cache_units(
+    moved: Sequence[Moved], by_name: Mapping[str, Port], places: Mapping[str, int], keys: Sequence[str]
+) -> list[_Unit]:
+    """Returns a unit for each cache; one for all where the order goes through the caches (by layer, for example)."""
+    units = []
+    rows: list[tuple[tuple[int, ...], Port]] = []
+    for number, one in enumerate(moved):
+        blocks = list(_in_order(one.route, places, keys))
+        dtypes = _dtypes(one.route, by_name)
+        mine = [
+            (_sort_key(block, number, keys), Port(block.name, dtypes[block.labels], block.dims)) for block in blocks
         ]
-    together = bool(keys) and keys[0] != "cache"
-    if together:
-        rows.sort(key=lambda row: row[0])
-        first = min((row[2] for row in rows), key=lambda one: place[one], default="")
-        return [({row[1] for row in rows}, first, [row[3] for row in rows])] if rows else []
-    units: list[tuple[set[str], str, list[Port]]] = []
-    for name, route in routes:
-        mine = (
-            sorted((row for row in rows if row[1] == name), key=lambda row: row[0])
-            if keys
-            else [row for row in rows if row[1] == name]
-        )
-        if mine and route.target:
-            units.append(({name}, mine[0][2], [row[3] for row in mine]))
-    return units
+        place = min(places[block.name] for block in one.route.source)
+        units.append(_Unit({one.name}, place, [port for _, port in mine]))
+        rows += mine
+    if not units or not keys or keys[0] == "cache":
+        return units
+    rows.sort(key=lambda row: row[0])
+    return [_Unit({one.name for one in moved}, min(unit.place for unit in units), [port for _, port in rows])]
 
 
-def _in_order(route: Route, keys: Sequence[str], place: Mapping[str, int]) -> Sequence[Block]:
+def _in_order(route: Route, places: Mapping[str, int], keys: Sequence[str]) -> Iterable[Block]:
     """Without an order of the target, renamed tensors stay in the order that they had."""
-    if keys or not route.is_rename:
-        return route.target
-    old = {new: place[name] for name, new in route.renames.items()}
-    return sorted(route.target, key=lambda block: old[block.name])
+    if keys:
+        return sorted(route.target, key=lambda block: _sort_key(block, 0, keys))
+    if route.is_rename:
+        old = {new: places[name] for name, new in route.renames.items()}
+        return sorted(route.target, key=lambda block: old[block.name])
+    return route.target
+
+
+def _dtypes(route: Route, by_name: Mapping[str, Port]) -> dict[object, str]:
+    """Returns the element type of each target by its labels; but for renamed tensors, all are alike."""
+    if route.is_rename:
+        return {block.labels: by_name[block.name].dtype for block in route.source}
+    dtype = by_name[route.source[0].name].dtype
+    return {block.labels: dtype for block in route.target}
 
 
 def _sort_key(block: Block, number: int, keys: Sequence[str]) -> tuple[int, ...]:
-    labels = dict(block.labels)
+    """Returns where a tensor stands: by the axes of the order first; what is not spread over one comes last."""
+    labels = {**dict(block.labels), "cache": number}
     axes = [*keys, *(axis for axis in sorted(labels) if axis not in keys)]
-    return tuple(number if axis == "cache" else labels.get(axis, -1) for axis in axes)
+    return tuple(labels.get(axis, MAX_TENSORS) for axis in axes)

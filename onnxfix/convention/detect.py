@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxfix.convention.binding import SHARED, Binding, bind
 from onnxfix.convention.convention import Convention
+from onnxfix.convention.foreign import hints, refusal
 from onnxfix.convention.load import library
 from onnxfix.convention.signature import Signature
 from onnxfix.errors import DetectError
@@ -19,13 +20,15 @@ class Candidate:
     Attributes:
         binding: The convention, bound to the model.
         ports: How many inputs and outputs it explains as cache.
-        score: How much else speaks for it (ports by role, dim names, sizes that agree), less what speaks against it.
+        score: How much else speaks for it (ports by role, dim names, sizes that agree), less what it lacks.
+        conflicts: How many sizes speak against it: caches or metadata that disagree.
         reasons: The same in words; those against it begin with `but`.
     """
 
     binding: Binding
     ports: int
     score: int
+    conflicts: int
     reasons: tuple[str, ...]
 
     @property
@@ -34,9 +37,9 @@ class Candidate:
         return str(self.binding.convention)
 
     @property
-    def rank(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, int, int]:
         """The larger, the better."""
-        return (self.ports, self.score)
+        return (-self.conflicts, self.ports, self.score)
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,17 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Detection:
-    """All conventions that fit, best first, and those that nearly did."""
+    """All conventions that fit, and those that nearly did.
+
+    Attributes:
+        candidates: Best first.
+        rejections: With their reasons.
+        signs: What speaks for caches of a kind that onnxfix does not move.
+    """
 
     candidates: tuple[Candidate, ...]
     rejections: tuple[Rejection, ...]
+    signs: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate | None:
@@ -74,6 +84,7 @@ class Detection:
             hint = f"say which with --from, for example --from {names[0]}"
             raise DetectError(f"the model fits {' and '.join(names)} equally well", hint=hint)
         nearly = "".join(f"\n  not {one.name}: {one.reason}" for one in self.rejections)
+        nearly += "".join(f"\n  {sign}" for sign in self.signs)
         hint = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
         raise DetectError(f"the model speaks no known convention{nearly}", hint=hint)
 
@@ -88,15 +99,22 @@ def detect(
         sizes: Sizes that the user gave, as in `bind`.
         conventions: The conventions to try; the library if None.
     """
-    candidates, rejections = [], []
+    candidates: list[Candidate] = []
+    rejections: list[Rejection] = []
     for convention in library().values() if conventions is None else conventions:
         try:
-            candidates.append(_judge(bind(convention, signature, sizes)))
+            binding = bind(convention, signature, sizes)
         except DetectError as error:
             if _has_some_port(convention, signature):
                 rejections.append(Rejection(str(convention), str(error).split("\n")[0]))
-    candidates.sort(key=lambda one: (one.rank, one.name), reverse=True)
-    return Detection(tuple(candidates), tuple(rejections))
+            continue
+        if reason := refusal(binding):
+            rejections.append(Rejection(str(convention), reason))
+        else:
+            candidates.append(_judge(binding))
+    candidates.sort(key=lambda one: one.name)
+    candidates.sort(key=lambda one: one.rank, reverse=True)
+    return Detection(tuple(candidates), tuple(rejections), () if candidates else tuple(hints(signature)))
 
 
 def _has_some_port(convention: Convention, signature: Signature) -> bool:
@@ -105,7 +123,7 @@ def _has_some_port(convention: Convention, signature: Signature) -> bool:
 
 
 def _judge(binding: Binding) -> Candidate:
-    convention, signature = binding.convention, binding.signature
+    convention = binding.convention
     reasons: list[str] = []
     score = ports = 0
     for cache in binding.caches:
@@ -120,18 +138,20 @@ def _judge(binding: Binding) -> Candidate:
     score -= 2 * len(lacking)
     if lacking:
         reasons.append(f"but lacks its ports {', '.join(lacking)}")
-    for weight, reason in (_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding, signature)):
-        score += weight
-        reasons += [reason] if reason else []
-    return Candidate(binding, ports, score, tuple(reasons))
+    judged = [*_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding)]
+    score += sum(weight for weight, _ in judged)
+    conflicts = sum(weight < 0 for weight, _ in judged)
+    reasons += [reason for _, reason in judged]
+    return Candidate(binding, ports, score, conflicts, tuple(reasons))
 
 
-def _judge_dim_names(binding: Binding) -> tuple[int, str]:
+def _judge_dim_names(binding: Binding) -> Iterable[tuple[int, str]]:
     agree = set()
     for cache in binding.caches:
         for tensor in (*cache.past, *cache.present):
             agree |= {name for axis, name in tensor.spec.dims.items() if tensor.sizes.get(axis) == name}
-    return len(agree), f"names its dims {', '.join(sorted(agree))}" if agree else ""
+    if agree:
+        yield len(agree), f"names its dims {', '.join(sorted(agree))}"
 
 
 def _judge_shared(binding: Binding) -> Iterable[tuple[int, str]]:
@@ -139,21 +159,23 @@ def _judge_shared(binding: Binding) -> Iterable[tuple[int, str]]:
     for axis in SHARED:
         sizes = {cache.spec.name: cache.size(axis) for cache in binding.caches if axis in cache.spec.axes}
         known = {name: size for name, size in sizes.items() if size is not None}
-        if len(known) < 2:
-            continue
         text = ", ".join(f"{name} {size}" for name, size in known.items())
-        if len(set(known.values())) == 1:
-            yield 2, f"its caches agree on {axis} ({text})"
-        else:
+        if len({size for size in known.values() if isinstance(size, int)}) > 1:
             yield -4, f"but its caches differ in {axis} ({text})"
+        elif len(known) > 1 and len(set(known.values())) == 1:
+            yield 2, f"its caches agree on {axis} ({text})"
 
 
-def _judge_metadata(binding: Binding, signature: Signature) -> Iterable[tuple[int, str]]:
-    known = {key: int(value) for key, value in signature.metadata.items() if value.strip().lstrip("-").isdecimal()}
+def _judge_metadata(binding: Binding) -> Iterable[tuple[int, str]]:
+    """Yields what the metadata says of sizes that dims say too."""
+    known = binding.signature.numbers
     for key, expression in binding.convention.sizes.items():
         told = expression.value(known)
         found = {
-            size for cache in binding.caches if key in cache.spec.axes and isinstance(size := cache.size(key), int)
+            size
+            for cache in binding.caches
+            for axis in cache.spec.axes
+            if key in (axis, f"{cache.spec.name}.{axis}") and isinstance(size := cache.size(axis), int)
         }
         if told is None or not found:
             continue

@@ -20,6 +20,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnxfix.convention.signature import Dim
 from onnxfix.errors import LayoutError, PlanError
@@ -44,7 +45,7 @@ class Layout:
     def __str__(self) -> str:
         return " ".join(item[0] if len(item) == 1 else f"({' '.join(item)})" if item else "1" for item in self.items)
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """The names of all axes, from slow to fast."""
         return tuple(axis for item in self.items for axis in item)

@@ -6,18 +6,19 @@ of every cache, the new ports in their order, and what else the target's contrac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from onnxfix.convention.binding import Binding, bind
-from onnxfix.convention.boundary import new_ports, port_renames, rename_symbols, symbol_renames
+from onnxfix.convention.binding import Binding, bind, is_described
+from onnxfix.convention.boundary import Moved, new_ports, port_renames, rename_symbols, symbol_renames
 from onnxfix.convention.convention import Convention
 from onnxfix.convention.layout import show_dims
+from onnxfix.convention.matching import Match, match_caches
 from onnxfix.convention.route import Route
-from onnxfix.convention.routing import Match, make_routes, match_caches
+from onnxfix.convention.routing import make_routes
 from onnxfix.convention.signature import Dim, Port, Signature
-from onnxfix.errors import PlanError
+from onnxfix.errors import DetectError, PlanError
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -170,59 +171,70 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
             missing, a new name is taken, or an edit names something that does not exist.
     """
     edits = edits or Edits()
-    symbols = _edited_symbols(binding, edits)
-    frozen = _freeze(binding, symbols)
+    asked = _asked_symbols(binding, edits)
+    frozen = _with_symbols(binding, asked)
     matches = match_caches(frozen, target)
     plans = tuple(CachePlan(match.source.spec.name, *make_routes(match, frozen)) for match in matches)
-    names = [match.target.name if match.target else match.source.spec.name for match in matches]
     renames = port_renames(frozen, target)
-    past = [(name, plan.past) for name, plan in zip(names, plans, strict=True)]
-    present = [(name, plan.present) for name, plan in zip(names, plans, strict=True) if plan.present is not None]
+    past = [Moved(one.target.name, plan.past) for one, plan in zip(matches, plans, strict=True) if one.target]
+    present = [
+        Moved(one.target.name, plan.present)
+        for one, plan in zip(matches, plans, strict=True)
+        if one.target and plan.present
+    ]
     inputs = new_ports(frozen.signature.inputs, past, renames, target, target.input_order if target else ())
     outputs = new_ports(frozen.signature.outputs, present, renames, target, target.output_order if target else ())
-    renamed = symbol_renames(matches)
-    for old in renamed:
-        symbols[old] = renamed[old]
+    named = symbol_renames(matches, fixed={value for value in asked.values() if isinstance(value, str)})
     plan = Plan(
-        binding, target, plans, rename_symbols(inputs, renamed), rename_symbols(outputs, renamed), renames, symbols,
-        {}, _metadata(frozen, target), _notes(matches, target),
-    )  # fmt: skip
-    plan = _apply_edits(plan, edits)
+        binding=binding,
+        target=target,
+        caches=plans,
+        inputs=rename_symbols(inputs, named),
+        outputs=rename_symbols(outputs, named),
+        renames=renames,
+        symbols={**named, **asked},
+        casts={},
+        metadata=_metadata(frozen, target),
+        notes=_notes(matches, target, inputs, outputs),
+    )
+    plan = _edited(plan, edits)
     _check_names(plan)
     return plan
 
 
-def _edited_symbols(binding: Binding, edits: Edits) -> dict[str, Dim]:
+def _asked_symbols(binding: Binding, edits: Edits) -> dict[str, Dim]:
     """Returns symbolic dims and what the user wants them to be; a key may name an axis instead of a dim."""
-    ports = (*binding.signature.inputs, *binding.signature.outputs)
-    known = {dim for port in ports for dim in port.dims or () if isinstance(dim, str)}
-    symbols: dict[str, Dim] = {}
+    known = set(binding.symbols)
+    asked: dict[str, Dim] = {}
     for key, value in edits.dims.items():
-        if isinstance(value, int) and value < 0:
-            raise PlanError(f"the dim `{key}` cannot have size {value}")
-        sizes = {
-            size
-            for cache in binding.caches
-            for tensor in (*cache.past, *cache.present)
-            if key in tensor.sizes and isinstance(size := tensor.sizes[key], str)
-        }
-        names = {key} if key in known else sizes
+        where = f"--set-dim {key}={value}"
+        if isinstance(value, int) and not 0 <= value < 2**63:
+            raise PlanError(f"the dim `{key}` cannot have size {value}", where=where)
+        if value == "":
+            raise PlanError("a dim needs a size or a name", where=where)
+        names = {key} if key in known else binding.symbols_of(key)
         if not names:
-            shown = ", ".join(sorted(known)) or "none"
-            raise PlanError(f"no port has a symbolic dim `{key}`", hint=f"symbolic dims of this model: {shown}")
-        symbols.update(dict.fromkeys(sorted(names), value))
-    return symbols
+            shown = f"symbolic dims of this model: {', '.join(sorted(known)) or 'none'}"
+            raise PlanError(
+                f"no port has a symbolic dim `{key}`, and no axis of this name has one", where=where, hint=shown
+            )
+        for name in sorted(names):
+            if asked.setdefault(name, value) != value:
+                raise PlanError(f"`{name}` cannot be both {asked[name]} and {value}", where=where)
+    return asked
 
 
-def _freeze(binding: Binding, symbols: Mapping[str, Dim]) -> Binding:
+def _with_symbols(binding: Binding, symbols: Mapping[str, Dim]) -> Binding:
     """Returns the binding of the model as it is after symbolic dims were set."""
     if not symbols:
         return binding
     signature = binding.signature
-    changed = Signature(
-        rename_symbols(signature.inputs, symbols), rename_symbols(signature.outputs, symbols), signature.metadata
-    )
-    return bind(binding.convention, changed, binding.sizes)
+    inputs, outputs = rename_symbols(signature.inputs, symbols), rename_symbols(signature.outputs, symbols)
+    try:
+        return bind(binding.convention, Signature(inputs, outputs, signature.metadata), binding.sizes)
+    except DetectError as error:
+        asked = " ".join(f"--set-dim {name}={value}" for name, value in symbols.items())
+        raise PlanError(f"{asked} does not fit: {error.message}", where=error.where) from None
 
 
 def _metadata(binding: Binding, target: Convention | None) -> dict[str, str]:
@@ -230,69 +242,88 @@ def _metadata(binding: Binding, target: Convention | None) -> dict[str, str]:
     if target is None:
         return {}
     source = binding.signature.metadata
-    known = {key: int(value) for key, value in source.items() if value.strip().lstrip("-").isdecimal()}
+    known = binding.signature.numbers
     for cache in binding.caches:
         for axis in sorted(cache.spec.axes):
             if isinstance(size := cache.size(axis), int):
                 known[f"{cache.spec.name}.{axis}"] = size
-    entries = dict(target.metadata.set)
-    entries |= {key: source[old] for key, old in target.metadata.copy.items() if old in source}
-    entries |= {
-        key: str(value) for key, text in target.metadata.derive.items() if (value := text.value(known)) is not None
+    values = {key: text.value(known) for key, text in target.metadata.derive.items()}
+    return {
+        **{key: str(value) for key, value in values.items() if value is not None},
+        **{key: source[old] for key, old in target.metadata.copy.items() if old in source},
+        **target.metadata.set,
     }
-    return entries
 
 
-def _notes(matches: list[Match], target: Convention | None) -> tuple[str, ...]:
+def _notes(
+    matches: Sequence[Match], target: Convention | None, inputs: Sequence[Port], outputs: Sequence[Port]
+) -> tuple[str, ...]:
+    """Returns in what the result is not all that the target describes."""
     if target is None:
         return ()
-    kept = [match.source.spec.name for match in matches if match.target is None]
-    return tuple(f"`{target}` says nothing of the cache `{name}`: it stays as it is" for name in kept)
+    notes = [
+        f"`{target}` says nothing of the cache `{match.source.spec.name}`: it stays as it is"
+        for match in matches
+        if match.target is None
+    ]
+    for kind, specs, ports in (("input", target.inputs, inputs), ("output", target.outputs, outputs)):
+        by_name = {port.name: port for port in ports}
+        for spec in specs:
+            port = by_name.get(spec.name)
+            if port is None:
+                notes += [] if spec.optional else [f"`{target}` also has the {kind} `{spec.name}`, the model does not"]
+            elif not is_described(port, spec):
+                wanted = f"{spec.dtype or 'any type'} `{spec.layout}`"
+                shown = f"{port.dtype} {show_dims(port.dims)}"
+                notes.append(f"the {kind} `{spec.name}` is {wanted} in `{target}`; here it stays {shown}")
+    return tuple(notes)
 
 
-def _apply_edits(plan: Plan, edits: Edits) -> Plan:
+def _edited(plan: Plan, edits: Edits) -> Plan:
     """Applies the user's renames and casts to the ports that the conversion would leave."""
     names = [port.name for port in (*plan.inputs, *plan.outputs)]
-    for option, keys in (("--rename", edits.rename), ("--cast", edits.cast)):
-        for key in keys:
-            if key not in names:
-                raise PlanError(f"{option}: no port is called `{key}`", hint=f"the ports are {', '.join(names)}")
-    for name, dtype in edits.cast.items():
-        if dtype not in CASTS:
-            raise PlanError(
-                f"--cast {name}={dtype}: this element type is not known", hint=f"known are {', '.join(CASTS)}"
-            )
-    new = edits.rename
-    caches = tuple(
-        replace(
-            cache,
-            past=_rename_target(cache.past, new),
-            present=None if cache.present is None else _rename_target(cache.present, new),
-        )
-        for cache in plan.caches
-    )
     moved = {block.name for cache in plan.caches for route in cache.routes for block in route.target}
-    for name in edits.cast:
+    for option, keys in (("--rename", edits.rename), ("--cast", edits.cast)):
+        for key, value in keys.items():
+            if key not in names:
+                message, hint = f"no port is called `{key}`", f"the ports are {', '.join(names)}"
+                raise PlanError(message, where=f"{option} {key}={value}", hint=hint)
+    for name, dtype in edits.cast.items():
+        where = f"--cast {name}={dtype}"
+        if dtype not in CASTS:
+            raise PlanError("this element type is not known", where=where, hint=f"known are {', '.join(CASTS)}")
         if name in moved:
-            raise PlanError(f"--cast {name}: this port is a cache", hint="only ports that are no cache can be cast")
-    old = {value: key for key, value in plan.renames.items()}
-    renames = {**plan.renames, **{old.get(key, key): value for key, value in new.items() if key not in moved}}
+            raise PlanError("this port is a cache", where=where, hint="only ports that are no cache can be cast")
+        old = next(port.dtype for port in (*plan.inputs, *plan.outputs) if port.name == name)
+        if old not in CASTS:
+            raise PlanError(f"this port holds {old}, which cannot be cast", where=where)
+    new = edits.rename
+    origin = {value: key for key, value in plan.renames.items()}
+    renames = {**plan.renames, **{origin.get(key, key): value for key, value in new.items() if key not in moved}}
     casts = {
         new.get(port.name, port.name): edits.cast[port.name]
         for port in (*plan.inputs, *plan.outputs)
         if edits.cast.get(port.name, port.dtype) != port.dtype
     }
     return replace(
-        plan, caches=caches, casts=casts, renames={key: value for key, value in renames.items() if key != value},
-        inputs=_edit_ports(plan.inputs, edits), outputs=_edit_ports(plan.outputs, edits),
-    )  # fmt: skip
+        plan,
+        caches=tuple(_renamed(cache, new) for cache in plan.caches),
+        inputs=_edited_ports(plan.inputs, edits),
+        outputs=_edited_ports(plan.outputs, edits),
+        renames={key: value for key, value in renames.items() if key != value},
+        casts=casts,
+    )
 
 
-def _rename_target(route: Route, new: Mapping[str, str]) -> Route:
-    return replace(route, target=tuple(replace(block, name=new.get(block.name, block.name)) for block in route.target))
+def _renamed(cache: CachePlan, new: Mapping[str, str]) -> CachePlan:
+    past, *present = [
+        replace(route, target=tuple(replace(block, name=new.get(block.name, block.name)) for block in route.target))
+        for route in cache.routes
+    ]
+    return replace(cache, past=past, present=present[0] if present else None)
 
 
-def _edit_ports(ports: tuple[Port, ...], edits: Edits) -> tuple[Port, ...]:
+def _edited_ports(ports: tuple[Port, ...], edits: Edits) -> tuple[Port, ...]:
     return tuple(
         replace(port, name=edits.rename.get(port.name, port.name), dtype=edits.cast.get(port.name, port.dtype))
         for port in ports
@@ -300,9 +331,15 @@ def _edit_ports(ports: tuple[Port, ...], edits: Edits) -> tuple[Port, ...]:
 
 
 def _check_names(plan: Plan) -> None:
+    """Checks that every port has a name of its own; an input that already is an output may stay one."""
+    inputs, outputs = [port.name for port in plan.inputs], [port.name for port in plan.outputs]
+    signature = plan.binding.signature
+    both = {port.name for port in signature.inputs} & {port.name for port in signature.outputs}
     seen: set[str] = set()
-    for port in (*plan.inputs, *plan.outputs):
-        if port.name in seen:
-            hint = f"give the port another name: --rename {port.name}=NAME, or another name in the target's sentence"
-            raise PlanError(f"two ports would be called `{port.name}`", hint=hint)
-        seen.add(port.name)
+    for name in (*inputs, *(name for name in outputs if name not in both)):
+        if not name:
+            raise PlanError("a port needs a name", where="--rename")
+        if name in seen:
+            hint = f"give the port another name: --rename {name}=NAME, or another name in the target's sentence"
+            raise PlanError(f"two ports would be called `{name}`", hint=hint)
+        seen.add(name)

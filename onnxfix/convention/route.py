@@ -6,11 +6,13 @@ the same steps as ONNX nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from onnxfix.convention.layout import Layout
+from onnxfix.convention.layout import Layout, show_item
 from onnxfix.convention.signature import Dim
 from onnxfix.convention.template import label_text
 from onnxfix.errors import PlanError
@@ -78,6 +80,11 @@ class Stack:
     def before(self) -> Layout:
         """The layout of each part."""
         return self.after.without(self.axis)
+
+    @property
+    def front(self) -> Layout:
+        """The layout right after the parts are put together, with the new axis in front."""
+        return Layout(((self.axis,), *self.before.items))
 
     def inverse(self) -> Split:
         """Returns the step that undoes this one."""
@@ -158,9 +165,16 @@ class Route:
             arrays: The source's tensors by name; others are ignored.
 
         Raises:
-            PlanError: An array does not fit its layout.
+            PlanError: An array is missing or does not fit its layout.
         """
-        held: dict[Labels, Array] = {block.labels: arrays[block.name] for block in self.source}
+        held: dict[Labels, Array] = {}
+        for block in self.source:
+            if block.name not in arrays:
+                raise PlanError("there is no array of this name", where=block.name)
+            held[block.labels] = array = arrays[block.name]
+            if array.ndim != block.layout.rank:
+                message = f"the layout `{block.layout}` has {block.layout.rank} dimensions, the array has {array.ndim}"
+                raise PlanError(message, where=block.name)
         for step in self.steps:
             held = self._apply(step, held)
         return {block.name: held[block.labels] for block in self.target}
@@ -169,37 +183,28 @@ class Route:
         import numpy as np
 
         if isinstance(step, Split):
-            return walk_split(
-                step,
-                held,
-                lambda array, position: self._pick(array, step.before, step.axis, position, len(step.labels)),
-            )
+            return walk_split(step, held, lambda array, position: self._pick(array, step, position))
         if isinstance(step, Stack):
-            return walk_stack(step, held, lambda parts: self._stack(np.stack(parts), step))
+            return walk_stack(step, held, lambda parts: self._rearrange(np.stack(parts), step.front, step.after))
         return {
             labels: self._rearrange(array, step.before, step.after) if holds(labels, step.where) else array
             for labels, array in held.items()
         }
 
-    def _pick(self, array: Array, layout: Layout, axis: str, position: int, count: int) -> Array:
-        """Takes one label of an axis; the array's dim of its group is divided by the axis."""
-        index, slot = layout.place(axis)
-        item = layout.items[index]
-        sizes = layout.bind(array.shape, {**self.sizes, axis: count})
-        shape = tuple(size for one in item if isinstance(size := sizes[one], int))
-        unfolded = array.reshape(array.shape[:index] + shape + array.shape[index + 1 :])
-        picked: Array = unfolded.take(position, axis=index + slot)
-        rest = layout.without(axis)
-        return picked.reshape(_shape(rest, sizes)) if len(item) > 2 else picked
-
-    def _stack(self, stacked: Array, step: Stack) -> Array:
-        """Moves the new front axis to its place in the layout."""
-        front = Layout(((step.axis,), *step.before.items))
-        return self._rearrange(stacked, front, step.after)
+    def _pick(self, array: Array, step: Split, position: int) -> Array:
+        """Takes one label of an axis: the dim of its group is taken apart and, without it, put together again."""
+        index, slot = step.before.place(step.axis)
+        item = Layout((step.before.items[index],))
+        sizes = item.bind(array.shape[index : index + 1], {**self.sizes, step.axis: len(step.labels)})
+        parts = _shape(Layout(tuple((axis,) for axis in item.axes)), sizes)
+        before, after = array.shape[:index], array.shape[index + 1 :]
+        picked: Array = array.reshape(before + parts + after).take(position, axis=index + slot)
+        rest = (math.prod(parts) // len(step.labels),) if len(parts) > 1 else ()
+        return picked.reshape(before + rest + after)
 
     def _rearrange(self, array: Array, before: Layout, after: Layout) -> Array:
-        known = {axis: size for axis, size in self.sizes.items() if axis in before.axes}
-        sizes = before.bind(array.shape, {**known, **{axis: 1 for axis in before.axes if axis not in after.axes}})
+        before, after = fuse(before, after, self.sizes.keys())
+        sizes = before.bind(array.shape, {**self.sizes, **{axis: 1 for axis in before.axes if axis not in after.axes}})
         sizes |= {axis: 1 for axis in after.axes if axis not in before.axes}
         common = [axis for axis in before.axes if axis in after.axes]
         order = [axis for axis in after.axes if axis in before.axes]
@@ -222,6 +227,40 @@ def _shape(layout: Layout, sizes: Mapping[str, Dim]) -> tuple[int, ...]:
             size *= one
         shape.append(size)
     return tuple(shape)
+
+
+def fuse(before: Layout, after: Layout, known: Collection[str]) -> tuple[Layout, Layout]:
+    """Returns two layouts with axes joined to one that lie side by side in the same groups of both.
+
+    Such axes travel together, so nobody needs to know how large each is. The joint axis is called as the group is
+    written.
+
+    >>> one, other = fuse(Layout((("batch", "head"), ("time",))), Layout((("time",), ("batch", "head"))), ())
+    >>> one.items, other.items
+    ((('(batch head)',), ('time',)), (('time',), ('(batch head)',)))
+
+    Args:
+        before: One layout.
+        after: The other.
+        known: Axes whose sizes are known; where all are, nothing needs to be joined.
+    """
+    followers = {one: two for item in after.items for one, two in pairwise(item)}
+    joint: dict[str, tuple[str, ...]] = {}
+    for item in before.items:
+        runs: list[list[str]] = []
+        for axis in item:
+            if runs and followers.get(runs[-1][-1]) == axis:
+                runs[-1].append(axis)
+            else:
+                runs.append([axis])
+        for run in runs:
+            if any(axis not in known for axis in run):
+                joint |= {run[0]: (show_item(tuple(run)),), **dict.fromkeys(run[1:], ())}
+    return _joined(before, joint), _joined(after, joint)
+
+
+def _joined(layout: Layout, joint: Mapping[str, tuple[str, ...]]) -> Layout:
+    return Layout(tuple(tuple(name for axis in item for name in joint.get(axis, (axis,))) for item in layout.items))
 
 
 def holds(labels: Labels, where: Labels) -> bool:

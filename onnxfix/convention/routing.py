@@ -1,93 +1,37 @@
-"""Finds, for every cache of a model, the cache of the target convention that it becomes, and the route there."""
+"""Makes the routes of a cache: from the tensors that a model has to those that the target wants."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 
-from onnxfix.convention.binding import Binding, BoundCache, BoundTensor, bind
-from onnxfix.convention.convention import CacheSpec, Convention, TensorSpec
-from onnxfix.convention.layout import Layout
-from onnxfix.convention.route import Block, Labels, Rearrange, Route, Split, Stack, Step, holds
+from onnxfix.convention.binding import Binding, BoundCache, BoundTensor, size_of
+from onnxfix.convention.convention import TensorSpec
+from onnxfix.convention.layout import Layout, show_item
+from onnxfix.convention.matching import Match
+from onnxfix.convention.route import (
+    Block,
+    Labels,
+    Rearrange,
+    Route,
+    Split,
+    Stack,
+    Step,
+    fuse,
+    walk_split,
+    walk_stack,
+)
 from onnxfix.convention.signature import Dim
 from onnxfix.convention.template import LABELS, label_text
-from onnxfix.errors import DetectError, PlanError
+from onnxfix.errors import PlanError
 
+MAX_TENSORS = 2**16
+"""More ports than any model has: an axis of this size is no axis to spread over names."""
+_MAX_DIM = 2**63 - 1
 
-@dataclass(frozen=True)
-class Match:
-    """A cache of the model and what it becomes; `target` is None where the cache stays as it is."""
-
-    source: BoundCache
-    target: CacheSpec | None
-
-
-def match_caches(binding: Binding, target: Convention | None) -> list[Match]:
-    """Returns a match for every cache of the model, in the order of the source's convention.
-
-    Caches meet by name, then by equal axes, then by axes that are equal but for axes of size 1. A cache that the target
-    does not know stays as it is; one that only the target knows must already be there in the target's form.
-
-    Raises:
-        PlanError: A cache of the target is missing, or no cache of the model fits it.
-    """
-    if target is None:
-        return [Match(cache, None) for cache in binding.caches]
-    found: dict[str, CacheSpec] = {}
-    left = list(target.caches)
-    tests = (
-        lambda cache, spec: cache.spec.name == spec.name and _differ_in_units(cache, spec),
-        lambda cache, spec: cache.spec.axes == spec.axes,
-        _differ_in_units,
-    )
-    for test in tests:
-        for cache, spec in itertools.product(binding.caches, tuple(left)):
-            if cache.spec.name not in found and spec in left and test(cache, spec):
-                found[cache.spec.name] = spec
-                left.remove(spec)
-    for spec in left:
-        if not spec.optional and not _is_there(binding, target, spec):
-            raise _unmatched(binding, spec, found)
-    if not found:
-        raise PlanError(f"no cache of the model fits `{target}`")
-    return [Match(cache, found.get(cache.spec.name)) for cache in binding.caches]
-
-
-def _differ_in_units(cache: BoundCache, spec: CacheSpec) -> bool:
-    """Whether the axes are the same but for axes of size 1 (or, in the model, of a size that may be frozen to 1)."""
-    missing = cache.spec.axes - spec.axes
-    return all(not isinstance(size := cache.size(axis), int) or size == 1 for axis in missing) and bool(
-        len(cache.spec.axes & spec.axes) > len(missing) and not (spec.axes - cache.spec.axes) & set(LABELS)
-    )
-
-
-def _is_there(binding: Binding, target: Convention, spec: CacheSpec) -> bool:
-    alone = Convention(target.name, "", "", (spec,), sizes=target.sizes)
-    try:
-        bind(alone, binding.signature, binding.sizes)
-    except DetectError:
-        return False
-    return True
-
-
-def _unmatched(binding: Binding, spec: CacheSpec, found: Mapping[str, CacheSpec]) -> PlanError:
-    free = [cache for cache in binding.caches if cache.spec.name not in found]
-    message = f"the target's cache `{spec.name}` ({', '.join(sorted(spec.axes))}) has no counterpart in the model"
-    if not free:
-        return PlanError(message)
-    odd = [
-        f"`{cache.spec.name}` has {_axes(cache.spec.axes - spec.axes)} more, {_axes(spec.axes - cache.spec.axes)} less"
-        for cache in free
-    ]
-    return PlanError(
-        f"{message}: {'; '.join(odd)}", hint="both sides must name the same axes; an axis of size 1 may be left out"
-    )
-
-
-def _axes(axes: Iterable[str]) -> str:
-    return ", ".join(f"`{axis}`" for axis in sorted(axes)) or "no axis"
+_Sizes = Mapping[str, Dim]
 
 
 def make_routes(match: Match, binding: Binding) -> tuple[Route, Route | None]:
@@ -98,220 +42,265 @@ def make_routes(match: Match, binding: Binding) -> tuple[Route, Route | None]:
     """
     cache, spec = match.source, match.target
     if spec is None or spec == cache.spec:
-        past = _keep(cache.past)
-        return past, _keep(cache.present) if cache.present else None
+        return _keep(cache.past), _keep(cache.present) if cache.present else None
     if cache.spec.update and spec.update and cache.spec.update != spec.update:
-        message = (
-            f"the cache `{cache.spec.name}` is updated by `{cache.spec.update}`, the target asks for `{spec.update}`"
-        )
-        raise PlanError(message, hint="another update rule is another network; onnxfix only moves what is there")
+        message = f"the cache `{cache.spec.name}` is updated by `{cache.spec.update}`"
+        hint = "another update rule is another network; onnxfix only moves what is there"
+        raise PlanError(f"{message}, the target asks for `{spec.update}`", hint=hint)
     if bool(cache.present) != bool(spec.present):
         side = "source" if cache.present else "target"
-        raise PlanError(
-            f"the cache `{cache.spec.name}` has outputs in the {side} only",
-            hint="write PAST -> PRESENT: LAYOUT on both sides",
-        )
-    past = _Router(cache, cache.past, spec.past, binding).route()
-    return past, _Router(cache, cache.present, spec.present, binding).route() if cache.present else None
+        hint = "write PAST -> PRESENT: LAYOUT on both sides"
+        raise PlanError(f"the cache `{cache.spec.name}` has outputs in the {side} only", hint=hint)
+    past = _Router(cache, cache.past, spec.past, binding.sizes).route()
+    return past, _Router(cache, cache.present, spec.present, binding.sizes).route() if cache.present else None
 
 
 def _keep(tensors: Sequence[BoundTensor]) -> Route:
-    blocks = tuple(
-        Block(tensor.port.name, tuple(sorted(tensor.labels.items())), tensor.spec.layout, tensor.port.dims or ())
-        for tensor in tensors
-    )
+    blocks = tuple(_block(tensor, tuple(sorted(tensor.labels.items()))) for tensor in tensors)
     return Route(blocks, blocks, (), {})
 
 
+def _block(tensor: BoundTensor, labels: Labels) -> Block:
+    layout = tensor.spec.layout
+    dims = tensor.port.dims if tensor.port.dims is not None else (None,) * layout.rank
+    return Block(tensor.port.name, labels, layout, dims)
+
+
 class _Router:
-    """Makes the route for one side (past or present) of one cache."""
+    """Makes the route for one side (past or present) of one cache.
+
+    Axes that the target spreads over names are split off, what is left is rearranged, and axes that only the source
+    spreads are stacked. Sizes go along through every step, so that what cannot be done is told before the graph is
+    touched.
+    """
 
     def __init__(
-        self, cache: BoundCache, tensors: Sequence[BoundTensor], targets: Sequence[TensorSpec], binding: Binding
+        self,
+        cache: BoundCache,
+        tensors: Sequence[BoundTensor],
+        targets: Sequence[TensorSpec],
+        given: Mapping[str, int],
     ) -> None:
         self.cache = cache
         self.tensors = tensors
         self.targets = targets
-        self.binding = binding
-        self.source_axes = tensors[0].spec.axes
-        self.target_axes = targets[0].axes
+        self.given = given
+        self.where = tensors[0].port.name
+        self.source_axes, self.target_axes = tensors[0].spec.axes, targets[0].axes
         self.source_spread = set(tensors[0].spec.template.axes)
         self.target_spread = set(targets[0].template.axes)
-        self.labels = {axis: self._labels(axis) for axis in sorted(self.source_spread | self.target_spread)}
 
     def route(self) -> Route:
         self._check_units()
-        held = {self._key(tensor.labels): (tensor.spec.layout, dict(tensor.sizes)) for tensor in self.tensors}
-        source = tuple(
-            Block(
-                tensor.port.name,
-                self._key(tensor.labels),
-                tensor.spec.layout,
-                tensor.port.dims or (None,) * tensor.spec.layout.rank,
-            )
-            for tensor in self.tensors
-        )
-        steps: list[Step] = []
-        todo: tuple[Step, ...] = (*self._splits(), *self._rearranges(), *self._stacks())
-        for step in todo:
-            held = self._check(step, held)
-            steps.append(step)
-        target = tuple(self._block(spec, labels, held) for spec in self.targets for labels in self._grid(spec))
-        return Route(source, target, tuple(steps), self._group_sizes())
+        self.labels = {axis: self._labels(axis) for axis in sorted(self.source_spread | self.target_spread)}
+        self.sizes = self._group_sizes()
+        steps: tuple[Step, ...] = (*self._splits(), *self._rearranges(), *self._stacks())
+        if steps:
+            self._check_types()
+        held: dict[Labels, _Sizes] = {self._key(tensor.labels): tensor.sizes for tensor in self.tensors}
+        for step in steps:
+            held = self._follow(step, held)
+        source = tuple(_block(tensor, self._key(tensor.labels)) for tensor in self.tensors)
+        target = tuple(self._target(spec, labels, held) for spec in self.targets for labels in self._grid(spec))
+        self._check_all_taken(held, target)
+        return Route(source, target, steps, self.sizes)
 
-    def _labels(self, axis: str) -> tuple[int, ...]:
-        """Returns all labels that an axis has in the model."""
-        if axis in self.source_spread:
-            labels = self.cache.labels[axis]
-            if axis in self.target_axes and axis not in self.target_spread and labels != tuple(range(len(labels))):
-                gap = min(set(range(labels[-1] + 1)) - set(labels))
-                there = ", ".join(map(str, labels))
-                message = f"{axis} {gap} of the cache `{self.cache.spec.name}` is missing (there are {there})"
-                raise PlanError(f"{message}: stacking would renumber the others")
-            return labels
-        if axis not in self.source_axes:
-            return (0,)
-        sizes = {tensor.sizes[axis] for tensor in self.tensors}
-        size = sizes.pop() if len(sizes) == 1 else None
-        size = size if isinstance(size, int) else self.cache.size(axis)
-        if not isinstance(size, int):
-            layout = self.tensors[0].spec.layout
-            raise PlanError(
-                f"the size of `{axis}` in `{layout}` is not known",
-                where=self.tensors[0].port.name,
-                hint=f"say it: --size {axis}=N",
-            )
-        if size < 1:
-            raise PlanError(f"`{axis}` has size {size}: nothing to spread over names", where=self.tensors[0].port.name)
-        return tuple(range(size))
+    # What can be told before any step.
 
     def _check_units(self) -> None:
         """An axis that one side lacks must be of size 1."""
         for axis in sorted(self.source_axes - self.target_axes):
-            sizes: set[Dim] = (
-                {len(self.labels[axis])}
-                if axis in self.source_spread
-                else {tensor.sizes[axis] for tensor in self.tensors}
-            )
-            for size in sizes - {1}:
-                hint = (
-                    f"freeze it: --set-dim {size}=1"
-                    if isinstance(size, str)
-                    else f"name `{axis}` in the target's layout"
-                )
+            for size in [self._count(axis)] if axis in self.source_spread else self._sizes_of(axis):
+                if size == 1:
+                    continue
+                hint = f"name `{axis}` in the target's layout"
+                if isinstance(size, str):
+                    hint = f"freeze it: --set-dim {size}=1"
                 shown = "an unknown size" if size is None else f"size {size}"
                 raise PlanError(
-                    f"the target has no axis `{axis}`, which has {shown} and not 1",
-                    where=self.tensors[0].port.name,
-                    hint=hint,
+                    f"the target has no axis `{axis}`, which has {shown} and not 1", where=self.where, hint=hint
                 )
         for axis in sorted(self.target_axes - self.source_axes):
             if axis in LABELS:
                 raise PlanError(f"the target has an axis `{axis}`, the cache `{self.cache.spec.name}` has none")
 
+    def _check_types(self) -> None:
+        types = sorted({tensor.port.dtype for tensor in self.tensors})
+        if len(types) > 1:
+            message = f"the tensors of the cache `{self.cache.spec.name}` have the element types {', '.join(types)}"
+            raise PlanError(message, hint="they can be renamed, but not be put together or laid out anew")
+
+    def _count(self, axis: str) -> int:
+        return len({tensor.labels[axis] for tensor in self.tensors})
+
+    def _sizes_of(self, axis: str) -> list[Dim]:
+        return list(dict.fromkeys(tensor.sizes[axis] for tensor in self.tensors))
+
+    def _size(self, axis: str) -> int | None:
+        """Returns the size of an axis, if all tensors have the same or the user said it."""
+        sizes = self._sizes_of(axis)
+        if len(sizes) == 1 and isinstance(sizes[0], int):
+            return sizes[0]
+        return None if any(isinstance(size, int) for size in sizes) else size_of(self.given, self.cache.spec.name, axis)
+
+    def _labels(self, axis: str) -> tuple[int, ...]:
+        """Returns all labels that an axis has in the model."""
+        if axis in self.source_spread:
+            return self._labels_in_names(axis)
+        if axis not in self.source_axes:
+            return (0,)
+        size = self._size(axis)
+        if size is None:
+            message = f"the size of `{axis}` in `{self.tensors[0].spec.layout}` is not known"
+            raise PlanError(message, where=self.where, hint=f"say it: --size {axis}=N")
+        if not 1 <= size <= MAX_TENSORS:
+            raise PlanError(f"`{axis}` has size {size} and cannot be spread over names", where=self.where)
+        return tuple(range(size))
+
+    def _labels_in_names(self, axis: str) -> tuple[int, ...]:
+        labels = tuple(sorted({tensor.labels[axis] for tensor in self.tensors}))
+        is_stacked = axis in self.target_axes and axis not in self.target_spread
+        gap = next((index for index, label in enumerate(labels) if index != label), None)
+        if is_stacked and gap is not None:
+            message = f"{axis} {gap} of the cache `{self.cache.spec.name}` is missing (there are {_shorten(labels)})"
+            raise PlanError(f"{message}: stacking would renumber the others", where=self.where)
+        return labels
+
+    def _group_sizes(self) -> dict[str, int]:
+        """Returns the sizes that a tensor's dims do not tell: those of axes in groups, where all tensors agree."""
+        layouts = [*(tensor.spec.layout for tensor in self.tensors), *(spec.layout for spec in self.targets)]
+        found: dict[str, int] = {}
+        for axis in sorted({axis for layout in layouts for item in layout.items if len(item) > 1 for axis in item}):
+            if axis in self.labels:
+                found[axis] = len(self.labels[axis])
+            elif axis not in self.source_axes:
+                found[axis] = 1
+            elif (size := self._size(axis)) is not None:
+                found[axis] = size
+        return found
+
     def _key(self, labels: Mapping[str, int]) -> Labels:
-        """Labels without axes that the other side lacks: these have one label, which says nothing."""
+        """Returns labels without axes that the other side lacks: these have one label, which says nothing."""
         common = self.source_axes & self.target_axes
         return tuple(sorted((axis, label) for axis, label in labels.items() if axis in common))
 
-    def _grid(self, spec: TensorSpec) -> list[dict[str, int]]:
-        fixed = spec.template.fixed
-        values = [(fixed[axis],) if axis in fixed else self.labels[axis] for axis in spec.template.axes]
-        return [dict(zip(spec.template.axes, labels, strict=True)) for labels in itertools.product(*values)]
+    # The steps.
 
-    def _families(self) -> list[tuple[Labels, TensorSpec]]:
-        specs = dict.fromkeys((tensor.spec.template.text, tensor.spec.layout) for tensor in self.tensors)
-        by_text = {(tensor.spec.template.text, tensor.spec.layout): tensor.spec for tensor in self.tensors}
-        return [(self._key(by_text[key].template.fixed), by_text[key]) for key in specs]
+    def _families(self) -> list[tuple[Labels, Layout]]:
+        """Returns the labels that the source's sentences fix, each with the layout of the tensors it holds for."""
+        return list(dict.fromkeys((self._key(one.spec.template.fixed), one.spec.layout) for one in self.tensors))
 
     def _splits(self) -> Iterable[Split]:
         """Splits the slow axes first, so that later splits have less to move."""
-        for where, spec in self._families():
-            layout = spec.layout
+        for where, layout in self._families():
+            rest = layout
             for axis in [axis for axis in layout.axes if axis in self.target_spread]:
-                yield Split(where, axis, self.labels[axis], layout)
-                layout = layout.without(axis)
+                yield Split(where, axis, self.labels[axis], rest)
+                rest = rest.without(axis)
 
     def _rearranges(self) -> Iterable[Rearrange]:
-        for source_where, source in self._families():
+        for where, layout in self._families():
             for spec in self.targets:
-                where = tuple(sorted({**dict(source_where), **self._fixed(spec)}.items()))
-                if any(dict(source_where).get(axis, label) != label for axis, label in self._fixed(spec).items()):
+                fixed = dict(self._key(spec.template.fixed))
+                if any(fixed.get(axis, label) != label for axis, label in where):
                     continue
-                before, after = source.layout, spec.layout
-                for axis in self.target_spread & set(before.axes):
+                before, after = layout, spec.layout
+                for axis in sorted(self.target_spread & set(before.axes)):
                     before = before.without(axis)
-                for axis in self.source_spread & set(after.axes):
+                for axis in sorted(self.source_spread & set(after.axes)):
                     after = after.without(axis)
                 if before != after:
-                    yield Rearrange(where, before, after)
-
-    def _fixed(self, spec: TensorSpec) -> dict[str, int]:
-        return dict(self._key(spec.template.fixed))
+                    yield Rearrange(tuple(sorted({**dict(where), **fixed}.items())), before, after)
 
     def _stacks(self) -> Iterable[Stack]:
         """Stacks the fast axes first: the small tensors come together before the large ones."""
         for spec in self.targets:
-            layouts = [spec.layout]
             axes = [axis for axis in spec.layout.axes if axis in self.source_spread]
+            layouts = [spec.layout]
             for axis in axes:
                 layouts.append(layouts[-1].without(axis))
             for axis, after in reversed(list(zip(axes, layouts, strict=False))):
-                yield Stack(tuple(sorted(self._fixed(spec).items())), axis, self.labels[axis], after)
+                yield Stack(self._key(spec.template.fixed), axis, self.labels[axis], after)
 
-    def _check(
-        self, step: Step, held: dict[Labels, tuple[Layout, dict[str, Dim]]]
-    ) -> dict[Labels, tuple[Layout, dict[str, Dim]]]:
-        """Follows the sizes through a step, so that what cannot be done is told before the graph is touched."""
-        after: dict[Labels, tuple[Layout, dict[str, Dim]]] = {}
-        for labels, (layout, sizes) in held.items():
-            if not holds(labels, step.where):
-                after[labels] = (layout, sizes)
-            elif isinstance(step, Split):
-                for label in step.labels:
-                    after[tuple(sorted((*labels, (step.axis, label))))] = (step.after, sizes)
-            elif isinstance(step, Stack):
-                rest = tuple(entry for entry in labels if entry[0] != step.axis)
-                if rest in after:
-                    self._check_equal(step, labels, sizes, after[rest][1])
-                after.setdefault(rest, (step.after, {**sizes, step.axis: len(step.labels)}))
-            else:
-                after[labels] = (step.after, {**dict.fromkeys(step.after.axes, 1), **sizes})
-        return after
+    # The sizes along the steps.
 
-    def _check_equal(self, step: Stack, labels: Labels, sizes: Mapping[str, Dim], first: Mapping[str, Dim]) -> None:
+    def _follow(self, step: Step, held: Mapping[Labels, _Sizes]) -> dict[Labels, _Sizes]:
+        self._check_known(step)
+        if isinstance(step, Split):
+            return walk_split(step, held, lambda sizes, _: sizes)
+        if isinstance(step, Stack):
+            return walk_stack(step, held, partial(self._stacked, step))
+        return dict(held)
+
+    def _check_known(self, step: Step) -> None:
+        """In every group that is taken apart the size of one axis may stay open."""
+        if isinstance(step, Split):
+            index, _ = step.before.place(step.axis)
+            groups = [tuple(axis for axis in step.before.items[index] if axis != step.axis)]
+        else:
+            before, _ = fuse(step.front if isinstance(step, Stack) else step.before, step.after, self.sizes.keys())
+            groups = [item for item in before.items if len(item) > 1]
+        for group in groups:
+            unknown = [axis for axis in group if axis not in self.sizes]
+            if len(unknown) > 1:
+                names = " and ".join(f"`{axis}`" for axis in unknown)
+                hint = f"say one: --size {unknown[0]}=N"
+                raise PlanError(f"the sizes of {names} in `{step.before}` are not known", where=self.where, hint=hint)
+
+    def _stacked(self, step: Stack, parts: list[_Sizes]) -> _Sizes:
         for axis in step.before.axes:
-            one, other = sizes.get(axis, 1), first.get(axis, 1)
-            if isinstance(one, int) and isinstance(other, int) and one != other:
-                text = ", ".join(f"{name} {label_text(name, label)}" for name, label in labels)
-                message = f"`{axis}` of the cache `{self.cache.spec.name}` has size {other} in the first tensor"
-                raise PlanError(f"{message} and {one} for {text}: they cannot be stacked along `{step.axis}`")
+            by_label = {label: part.get(axis, 1) for label, part in zip(step.labels, parts, strict=True)}
+            if len({size for size in by_label.values() if isinstance(size, int)}) > 1:
+                shown = _shorten(f"{size} for {_label(step.axis, label)}" for label, size in by_label.items())
+                message = f"the size of `{axis}` of the cache `{self.cache.spec.name}` differs ({shown})"
+                raise PlanError(f"{message}: it cannot be stacked along `{step.axis}`", where=self.where)
+        return {**parts[0], step.axis: len(parts)}
 
-    def _block(
-        self, spec: TensorSpec, labels: Mapping[str, int], held: Mapping[Labels, tuple[Layout, dict[str, Dim]]]
-    ) -> Block:
+    # The target's tensors.
+
+    def _grid(self, spec: TensorSpec) -> list[dict[str, int]]:
+        """Returns the labels of all tensors that a sentence of the target stands for, in the order of its name."""
+        for hole in spec.template.holes:
+            labels = self.labels[hole.axis]
+            if hole.label is None and hole.spellings and labels[-1] >= len(hole.spellings):
+                message = f"`{spec.template}` has no spelling for {_label(hole.axis, labels[-1])}"
+                raise PlanError(f"{message} of the cache `{self.cache.spec.name}`")
+        fixed = spec.template.fixed
+        values = [(fixed[axis],) if axis in fixed else self.labels[axis] for axis in spec.template.axes]
+        if math.prod(map(len, values)) > MAX_TENSORS:
+            raise PlanError(f"`{spec}` would be {math.prod(map(len, values))} tensors")
+        return [dict(zip(spec.template.axes, labels, strict=True)) for labels in itertools.product(*values)]
+
+    def _target(self, spec: TensorSpec, labels: Mapping[str, int], held: Mapping[Labels, _Sizes]) -> Block:
         key = self._key(labels)
-        sizes = held[key][1]
-        dims: list[Dim] = []
-        for item in spec.layout.items:
-            factors = [sizes.get(axis, 1) for axis in item]
-            ints = [factor for factor in factors if isinstance(factor, int)]
-            name = spec.dims.get(item[0] if len(item) == 1 else f"({' '.join(item)})")
-            if len(ints) == len(factors):
-                dims.append(math.prod(ints))
-            else:
-                dims.append(name or (factors[0] if len(factors) == 1 else None))
-        return Block(spec.template.format(labels), key, spec.layout, tuple(dims))
+        if key not in held:
+            missing = ", ".join(_label(axis, label) for axis, label in key)
+            raise PlanError(f"the cache `{self.cache.spec.name}` has no {missing}, which `{spec.template}` names")
+        name = spec.template.format(labels)
+        return Block(name, key, spec.layout, tuple(self._dim(item, spec, held[key]) for item in spec.layout.items))
 
-    def _group_sizes(self) -> dict[str, int]:
-        """The sizes that a tensor's dims do not tell: those of axes in groups, where all tensors agree."""
-        layouts = [*(tensor.spec.layout for tensor in self.tensors), *(spec.layout for spec in self.targets)]
-        grouped = {axis for layout in layouts for item in layout.items if len(item) > 1 for axis in item}
-        found: dict[str, int] = {}
-        for axis in sorted(grouped):
-            sizes = {tensor.sizes.get(axis) for tensor in self.tensors if axis in tensor.sizes}
-            if axis in self.labels:
-                found[axis] = len(self.labels[axis])
-            elif len(sizes) == 1 and isinstance(size := next(iter(sizes)), int):
-                found[axis] = size
-        return found
+    def _dim(self, item: tuple[str, ...], spec: TensorSpec, sizes: _Sizes) -> Dim:
+        factors = [sizes.get(axis, 1) for axis in item]
+        ints = [factor for factor in factors if isinstance(factor, int)]
+        if len(ints) < len(factors):
+            return spec.dims.get(show_item(item)) or (factors[0] if len(factors) == 1 else None)
+        if math.prod(ints) > _MAX_DIM:
+            raise PlanError(f"`{show_item(item)}` would have size {math.prod(ints)}", where=str(spec.template))
+        return math.prod(ints)
+
+    def _check_all_taken(self, held: Mapping[Labels, _Sizes], target: Sequence[Block]) -> None:
+        taken = {block.labels for block in target}
+        for labels in held:
+            if labels not in taken:
+                left = ", ".join(_label(axis, label) for axis, label in labels)
+                names = " and ".join(f"`{spec.template}`" for spec in self.targets)
+                raise PlanError(f"{names} leave out {left} of the cache `{self.cache.spec.name}`")
+
+
+def _label(axis: str, label: int) -> str:
+    return f"{axis} {label_text(axis, label)}"
+
+
+def _shorten(words: Iterable[object]) -> str:
+    texts = [str(word) for word in words]
+    return ", ".join(texts if len(texts) < 9 else [*texts[:4], "...", *texts[-2:]])

@@ -80,7 +80,7 @@ def convert(
         as_json=as_json,
     )
     if check or diff:
-        return job.preview(diff=diff)
+        return job.preview(as_plan=check, as_diff=diff)
     if new is None:
         raise UsageError("where does the result go?", where="NEW", hint="onnxfix convert OLD NEW; NEW may be OLD")
     return job.run(new)

@@ -12,7 +12,7 @@ from onnxfix.cli.progress import StageProgress
 from onnxfix.cli.summary import show_diff, show_plan, show_report
 from onnxfix.convert import convert
 from onnxfix.errors import ExitCode
-from onnxfix.report import Outcome, report_of
+from onnxfix.report import ConversionReport, Outcome, report_of
 from onnxfix.request import open_model, plan_conversion
 
 if TYPE_CHECKING:
@@ -49,18 +49,19 @@ class Job:
             print_json(report.to_json())
         return ExitCode.OK
 
-    def preview(self, *, diff: bool) -> int:
-        """Says what would be done, and writes nothing."""
+    def preview(self, *, as_plan: bool, as_diff: bool) -> int:
+        """Says what would be done, as a plan, a diff or both, and writes nothing."""
         plan = plan_conversion(open_model(self.old), to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits)
         report = report_of(plan, str(self.old), "")
-        lines = self._diff() if diff and not plan.is_identity else []
+        lines = self._diff() if as_diff and not plan.is_identity else []
         if self.as_json:
-            print_json({**report.to_json(), "diff": list(lines)} if diff else report.to_json())
-        elif diff:
-            show_diff(results(), lines)
-        else:
+            print_json({**report.to_json(), "diff": list(lines)} if as_diff else report.to_json())
+            return _verdict(report)
+        if as_plan:
             show_plan(results(), report)
-        return ExitCode.OK if report.outcome is Outcome.UNCHANGED else ExitCode.WOULD_CHANGE
+        if as_diff:
+            show_diff(results(), lines)
+        return _verdict(report)
 
     def _diff(self) -> list[str]:
         """Returns what the conversion touches: where the graph is simplified, the simplified source is compared."""
@@ -76,3 +77,7 @@ class Job:
             before = open_model(self.old)
             is_simplified = self.simplify and simplify(before).is_taken
         return difference(before, report.model, f"{self.old}{' (simplified)' if is_simplified else ''}", "converted")
+
+
+def _verdict(report: ConversionReport) -> ExitCode:
+    return ExitCode.OK if report.outcome is Outcome.UNCHANGED else ExitCode.WOULD_CHANGE

@@ -33,6 +33,8 @@ def show_report(console: Console, report: ConversionReport) -> None:
         rows.add_row("", Text("-> ", _QUIET) + after)
     rows.add_row("nodes", _nodes(report))
     rows.add_row("proof", _proof(report.proof))
+    if report.refused:
+        rows.add_row("kept", Text(f"adapters, since {_few(report.refused)}"))
     for note in (*report.notes, *(report.proof.notes if report.proof else ())):
         rows.add_row("note", Text(note))
     rows.add_row("time", _time(report))

@@ -139,6 +139,13 @@ def test_without_verification_nothing_is_proven(tmp_path: Path, capsys: Capture)
     assert _stamps(tmp_path / "new.onnx")["onnxfix.verified"] == "no"
 
 
+def test_adapters_that_stay_are_explained(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx", "--no-simplify", "--no-verify"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    assert "note not simplified, as asked: fewer adapters cancel" in lines
+    assert any(line.startswith("kept adapters, since ") for line in lines)
+
+
 def test_json_has_the_same_facts(tmp_path: Path, capsys: Capture) -> None:
     assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx", "--json", "--quiet"]) == 0
     printed = capsys.readouterr()
@@ -187,6 +194,10 @@ def test_diff_prints_what_is_touched_and_writes_nothing(converted: Path, tmp_pat
     assert contents(tmp_path) == before
     assert main([*words, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["diff"] == lines
+    assert main([*words, "--check"]) == 1
+    both = capsys.readouterr().out
+    assert both.startswith("would convert  ")
+    assert both.endswith(printed.out)
     assert main(["convert", str(converted), "--diff"]) == 0
     assert capsys.readouterr() == ("", "")
 

@@ -59,7 +59,10 @@ def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[s
     graph.infer_shapes()
     surgery = _Surgery(graph, plan)
     surgery.rename()
-    return surgery.run(cancel, splits)
+    report = surgery.run(cancel, splits)
+    for key, value in plan.metadata.items():
+        model.set_metadata(key, value)
+    return report
 
 
 class _Surgery:

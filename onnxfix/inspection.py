@@ -104,8 +104,10 @@ class Inspection:
         path: The file; empty for a model in memory.
         convention: The convention that the model speaks; None if it is none, or several are equally good.
         successor: The convention that replaced it upstream; None if there is none.
+        ties: The conventions that fit equally well, where none is best.
         candidates: Conventions that fit, best first.
         rejections: Conventions that nearly fit: name and reason.
+        signs: What speaks for caches of a kind that onnxfix does not move.
         ports: Inputs, then outputs, in order.
         bytes: The size of the file, without data files.
         ir_version: The version of the file format.
@@ -122,8 +124,10 @@ class Inspection:
     path: str
     convention: str | None
     successor: str | None
+    ties: tuple[str, ...]
     candidates: tuple[CandidateFacts, ...]
     rejections: tuple[tuple[str, str], ...]
+    signs: tuple[str, ...]
     ports: tuple[PortFacts, ...]
     bytes: int
     ir_version: int
@@ -136,19 +140,16 @@ class Inspection:
     parameter_bytes: int
     data_files: tuple[DataFile, ...]
 
-    @property
-    def is_ambiguous(self) -> bool:
-        """Whether several conventions fit equally well."""
-        return self.convention is None and bool(self.candidates)
-
     def to_json(self) -> dict[str, Json]:
         """Returns the facts as plain JSON values."""
         return {
             "path": self.path,
             "convention": self.convention,
             "successor": self.successor,
+            "ties": list(self.ties),
             "candidates": [one.to_json() for one in self.candidates],
             "rejections": [{"name": name, "reason": reason} for name, reason in self.rejections],
+            "signs": list(self.signs),
             "inputs": [one.to_json() for one in self.ports if one.is_input],
             "outputs": [one.to_json() for one in self.ports if not one.is_input],
             "bytes": self.bytes,
@@ -199,8 +200,10 @@ def _inspection(model: Model, signature: Signature, binding: Binding | None, fou
         path=str(model.path or ""),
         convention=None if binding is None else str(binding.convention),
         successor=None if binding is None else binding.convention.successor,
+        ties=_ties(found),
         candidates=tuple(CandidateFacts(one.name, one.ports, one.score, one.reasons) for one in found.candidates),
         rejections=tuple((one.name, one.reason) for one in found.rejections),
+        signs=found.signs,
         ports=(
             *_facts(signature.inputs, binding, is_input=True),
             *_facts(signature.outputs, binding, is_input=False),
@@ -216,6 +219,12 @@ def _inspection(model: Model, signature: Signature, binding: Binding | None, fou
         parameter_bytes=parameter_bytes,
         data_files=_data_files(model),
     )
+
+
+def _ties(found: Detection) -> tuple[str, ...]:
+    if found.best is not None or not found.candidates:
+        return ()
+    return tuple(one.name for one in found.candidates if one.rank == found.candidates[0].rank)
 
 
 def _facts(ports: Iterable[Port], binding: Binding | None, *, is_input: bool) -> list[PortFacts]:

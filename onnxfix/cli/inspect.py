@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from onnxfix.inspection import CandidateFacts, Inspection, PortFacts
+    from onnxfix.inspection import Inspection, PortFacts
 
 
 @click.command()
@@ -70,28 +70,25 @@ def _show_convention(console: Console, inspection: Inspection) -> None:
     if inspection.convention is not None:
         text = Text().append(inspection.convention, "bold green")
         text.append(f", replaced by {inspection.successor}" if inspection.successor else "")
-    elif inspection.is_ambiguous:
-        best = [one.name for one in inspection.candidates if _rank(one) == _rank(inspection.candidates[0])]
-        text = Text(f"ambiguous: {' and '.join(best)} fit equally well, say --from", "bold yellow")
+    elif inspection.ties:
+        text = Text(f"ambiguous: {' and '.join(inspection.ties)} fit equally well, say --from", "bold yellow")
     else:
         text = Text("none", "bold yellow")
     rows.add_row("convention", text)
-    shown = inspection.candidates if inspection.is_ambiguous else inspection.candidates[:1]
-    for candidate in shown:
-        if inspection.is_ambiguous:
-            rows.add_row("", Text(candidate.name, "bold"))
-        for reason in candidate.reasons:
-            rows.add_row("", Text(f"- {reason}"))
-    for candidate in inspection.candidates[len(shown) :]:
-        rows.add_row("", Text(f"less likely: {candidate.name}").append(_against(candidate.reasons), "dim"))
+    for candidate in inspection.candidates:
+        if candidate.name == inspection.convention or candidate.name in inspection.ties:
+            if inspection.ties:
+                rows.add_row("", Text(candidate.name, "bold"))
+            for reason in candidate.reasons:
+                rows.add_row("", Text(f"- {reason}"))
+        else:
+            rows.add_row("", Text(f"less likely: {candidate.name}").append(_against(candidate.reasons), "dim"))
     for name, reason in inspection.rejections:
         rows.add_row("", Text(f"not {name}: ").append(reason, "dim"))
+    for sign in inspection.signs:
+        rows.add_row("", Text(sign))
     console.print()
     print_table(console, rows)
-
-
-def _rank(candidate: CandidateFacts) -> tuple[int, int]:
-    return (candidate.ports, candidate.score)
 
 
 def _against(reasons: tuple[str, ...]) -> str:

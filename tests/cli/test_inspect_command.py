@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from cli_models import FROM, PACKED, SAMPLES, save, two_layers, with_data_file
 
@@ -78,6 +79,16 @@ def test_a_model_without_caches(capsys: Capture) -> None:
     assert "convention  none\n" in capsys.readouterr().out
 
 
+def test_signs_of_caches_that_are_not_moved(tmp_path: Path, capsys: Capture) -> None:
+    proto = two_layers()
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("block_tables", onnx.TensorProto.INT64, [1, "N"]))
+    path = save(proto, tmp_path / "model.onnx")
+    assert main(["inspect", str(path)]) == 0
+    assert "`block_tables` looks like the table of a paged cache" in capsys.readouterr().out
+    assert main(["convert", str(path), f"{tmp_path}/new.onnx", "--to", "optimum"]) == 3
+    assert "`block_tables` looks like the table of a paged cache" in capsys.readouterr().err
+
+
 def test_a_model_that_speaks_sentences(tmp_path: Path, capsys: Capture) -> None:
     path = save(two_layers(), tmp_path / "model.onnx")
     assert main(["inspect", str(path), "--from", FROM, "--size", "T=4", "--json"]) == 0
@@ -109,9 +120,9 @@ def test_two_equally_good_conventions_are_both_named(
     twins = {"wenet-packed": one, "twin": replace(one, name="twin")}
     monkeypatch.setattr(detect, "library", lambda: twins)
     assert main(["inspect", str(PACKED)]) == 0
-    assert "ambiguous: wenet-packed and twin fit equally well" in capsys.readouterr().out
+    assert "ambiguous: twin and wenet-packed fit equally well" in capsys.readouterr().out
     assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx"]) == 3
-    assert "the model fits wenet-packed and twin equally well" in capsys.readouterr().err
+    assert "the model fits twin and wenet-packed equally well" in capsys.readouterr().err
     assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx", "--from", "wenet-packed", "--check"]) == 1
 
 

@@ -78,6 +78,7 @@ class Emitter:
         self.made: dict[str, View] = {}
         self.views = views
         self._tiles: dict[int, tuple[Slice, ...]] = {}
+        self._splits: dict[tuple[int, int], tuple[str, ...]] = {}
         self._done: dict[int, str] = {}
 
     def tensor(self, view: View, name: str = "") -> str:
@@ -94,7 +95,7 @@ class Emitter:
         elif id(view) in self._done:
             return self.node("Identity", [self._done[id(view)]], name)
         elif isinstance(view, Slice):
-            made = self._slice(view, name)
+            made = self.part(view.of, view, view.axis, name)
         elif isinstance(view, Join):
             made = self.node("Concat", [self.tensor(part) for part in view.parts], name, axis=view.axis)
         elif isinstance(view, Move):
@@ -107,16 +108,13 @@ class Emitter:
 
     def prefer_split(self, parts: Sequence[View]) -> None:
         """Lets parts that make up a whole tensor come from one Split, as the graph had it, in place of Slices."""
-        tiles = tuple(part for part in parts if isinstance(part, Slice) and part.is_static and part.step == 1)
+        cuts = [part.of if isinstance(part, Move) else part for part in parts]
+        tiles = tuple(cut for cut in cuts if isinstance(cut, Slice) and cut.is_static and cut.step == 1)
         if len(tiles) != len(parts) or len(tiles) < 2:
             return
         whole = self.views.join(tiles, tiles[0].axis)
         if whole is tiles[0].of and all(part.of is whole and part.axis == tiles[0].axis for part in tiles):
             self._tiles.update(dict.fromkeys(map(id, tiles), tiles))
-
-    def is_made(self, view: View) -> bool:
-        """Whether a tensor of that content exists already."""
-        return isinstance(view, Leaf) or id(view) in self._done
 
     # Single nodes
 
@@ -132,32 +130,33 @@ class Emitter:
     def _bound(self, bound: Bound) -> str:
         return bound if isinstance(bound, str) else self.numbers(bound)
 
-    def _slice(self, view: Slice, name: str) -> str:
+    def part(self, whole: View, cut: Slice, axis: int, name: str = "") -> str:
+        """Adds a Slice of `whole` along an axis with the bounds of `cut`, or a Split for it and its neighbours.
+
+        Raises:
+            RewriteError: The model's opset is too old.
+        """
         if self.sink.opset < 10:
             message = f"opset {self.sink.opset} is too old: Slice takes its bounds as attributes"
             raise RewriteError(message, hint="opset 11 is the oldest that onnxfix writes")
-        if id(view) in self._tiles and not name:
-            return self._split(view, self._tiles[id(view)])
-        return self.cut(self.tensor(view.of), view, view.axis, name)
+        tiles = self._tiles.get(id(cut), ())
+        if tiles and not name:
+            key = (id(whole), id(tiles[0]))
+            if key not in self._splits:
+                self._splits[key] = self._split(self.tensor(whole), tiles, axis)
+            return self._splits[key][tiles.index(cut)]
+        bounds = [self._bound(cut.start), self._bound(cut.stop), self.numbers(axis), self.numbers(cut.step)]
+        return self.node("Slice", [self.tensor(whole), *bounds], name)
 
-    def cut(self, tensor: str, view: Slice, axis: int, name: str) -> str:
-        """Adds a Slice of any tensor along any axis, with the bounds of `view`."""
-        bounds = [self._bound(view.start), self._bound(view.stop), self.numbers(axis), self.numbers(view.step)]
-        return self.node("Slice", [tensor, *bounds], name)
-
-    def _split(self, view: Slice, tiles: tuple[Slice, ...]) -> str:
-        sizes = [size for part in tiles if isinstance(size := part.dims[part.axis], int)]
-        inputs = [self.tensor(view.of)]
-        attributes: dict[str, Attribute] = {"axis": view.axis}
+    def _split(self, tensor: str, tiles: Sequence[Slice], axis: int) -> tuple[str, ...]:
+        sizes = [size for tile in tiles if isinstance(size := tile.dims[tile.axis], int)]
+        inputs = [tensor]
+        attributes: dict[str, Attribute] = {"axis": axis}
         if self.sink.opset < 13:
             attributes["split"] = sizes
         else:
             inputs.append(self.numbers(*sizes))
-        node = self.sink.add_node("Split", inputs, len(tiles), attributes=attributes, name="onnxfix_Split")
-        for part, made in zip(tiles, node.outputs, strict=True):
-            self._done[id(part)] = made
-            self.made[made] = part
-        return self._done[id(view)]
+        return self.sink.add_node("Split", inputs, len(tiles), attributes=attributes, name="onnxfix_Split").outputs
 
     def change_axes(self, op_type: str, tensor: str, axes: Sequence[int], name: str = "") -> str:
         """Adds a Squeeze or an Unsqueeze."""

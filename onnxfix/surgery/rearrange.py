@@ -63,7 +63,7 @@ def _pick(emitter: Emitter, view: Move, axis: int, index: int, name: str) -> str
         return emit_move(emitter, Move(view.dims, picked, atoms, view.groups), name)
     if inner.axis != axis:
         picked = emitter.views.squeeze(inner.of, (axis,))
-        return emitter.cut(emitter.tensor(picked), inner, inner.axis - (axis < inner.axis), name)
+        return emitter.part(picked, inner, inner.axis - (axis < inner.axis), name)
     constant = emitter.sink.add_constant(np.array(index, np.int64), "onnxfix_constant")
     return emitter.node("Gather", [emitter.tensor(inner.of), constant], name, axis=axis)
 

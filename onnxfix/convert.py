@@ -213,7 +213,7 @@ def _simplify(model: Model) -> tuple[str, ...]:
     from onnxfix.surgery.simplify import simplify
 
     report = simplify(model)
-    return () if report.is_taken else (f"not simplified: {report.reason}",)
+    return (f"not simplified: {report.reason}",) if report.reason else ()
 
 
 def _deliver(

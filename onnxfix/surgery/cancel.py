@@ -86,7 +86,7 @@ class Canceller:
         # Shapes that were asked for by absorbed nodes only are gone now, and need no other tensor.
         self.graph.remove_dead(name for node in absorbed for name in node.outputs if name)
         for name in known:
-            self._serve_shapes(name)
+            self._serve_shapes(name, shown)
 
     def _explore(self, caches: Mapping[str, View]) -> tuple[dict[str, View], dict[Node, None], list[list[View]]]:
         """Returns the tensors that are movement of the caches, the nodes that move them, and what Splits yield."""
@@ -166,11 +166,11 @@ class Canceller:
 
     # Sizes
 
-    def _serve_shapes(self, name: str) -> None:
+    def _serve_shapes(self, name: str, shown: Mapping[str, str]) -> None:
         view = self._known[name]
         for node in self.graph.consumers(name):
             if node.op_type == "Shape" and node not in self._absorbed and not self._reroot(node, view):
-                self.refused.append(f"the whole shape of {name} is needed")
+                self.refused.append(f"the whole shape of {shown.get(name, name)} is needed")
                 self.graph.set_input(node, 0, self.emitter.tensor(view))
 
     def _reroot(self, shape: Node, view: View) -> bool:

@@ -54,17 +54,14 @@ class SimplifyReport:
     Attributes:
         nodes_before: Nodes of the model, nested ones included.
         nodes_after: Nodes afterwards.
-        reason: Why the model is as it was; empty where it was simplified.
+        is_taken: Whether the model was changed.
+        reason: Why it could not be simplified; empty where it was, and where there is nothing to simplify.
     """
 
     nodes_before: int
     nodes_after: int
+    is_taken: bool
     reason: str = ""
-
-    @property
-    def is_taken(self) -> bool:
-        """Says whether the model was changed."""
-        return not self.reason
 
 
 def simplify(model: Model) -> SimplifyReport:
@@ -75,17 +72,17 @@ def simplify(model: Model) -> SimplifyReport:
     """
     before = sum(1 for _ in _nodes(model.proto.graph))
     try:
-        _simplify(model)
+        is_taken = _simplify(model)
     except (SimplifyError, RewriteError) as error:
-        return SimplifyReport(before, before, error.message)
-    return SimplifyReport(before, sum(1 for _ in _nodes(model.proto.graph)))
+        return SimplifyReport(before, before, False, error.message)
+    return SimplifyReport(before, sum(1 for _ in _nodes(model.proto.graph)), is_taken)
 
 
-def _simplify(model: Model) -> None:
-    """Changes the model.
+def _simplify(model: Model) -> bool:
+    """Changes the model; returns whether there was anything to change.
 
     Raises:
-        SimplifyError: There is nothing to simplify, or onnxsim cannot do it. The model is as it was.
+        SimplifyError: onnxsim cannot do it. The model is as it was.
         RewriteError: onnxsim's result lacks a value. The model is as it was.
     """
     if model.proto.training_info:
@@ -95,8 +92,9 @@ def _simplify(model: Model) -> None:
     _raise_ir_version(skeleton)
     simplified = _until_stable(skeleton)
     if simplified is skeleton:
-        raise SimplifyError("there is nothing to simplify")
+        return False
     _Merge(model, skeleton.graph, simplified.graph).run()
+    return True
 
 
 def _raise_ir_version(skeleton: onnx.ModelProto) -> None:

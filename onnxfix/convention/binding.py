@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from onnxfix.convention.convention import CacheSpec, Convention, PortSpec, TensorSpec
@@ -74,6 +74,7 @@ class Binding:
         caches: The caches that the model has, in the convention's order.
         inputs, outputs: The other ports that the convention knows and the model has, by name.
         sizes: Sizes that the user gave, by axis, cache and axis, or symbolic dim.
+        misfits: Optional caches of which the model has ports that do not fit, and why.
     """
 
     convention: Convention
@@ -82,6 +83,7 @@ class Binding:
     inputs: Mapping[str, PortSpec]
     outputs: Mapping[str, PortSpec]
     sizes: Mapping[str, int]
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pairs(self) -> dict[str, str]:
@@ -120,36 +122,40 @@ def bind(convention: Convention, signature: Signature, sizes: Mapping[str, int] 
         signature: The model's ports and metadata.
         sizes: Sizes that the layouts leave open, by axis (`head`) or cache and axis (`attention.head`).
 
+    An optional cache that does not fit is left out, and `Binding.misfits` says why.
+
     Raises:
         DetectError: A cache that is not optional is missing or incomplete, a port does not fit its layout or belongs to
             two caches, or a size contradicts `sizes`.
         LayoutError: A name can be read in several ways.
     """
     given = dict(sizes or {})
-    caches = []
-    for spec in convention.caches:
-        past = _collect(spec.past, signature.inputs, spec, "input")
-        if not past and spec.optional:
-            continue
-        present = _collect(spec.present, signature.outputs, spec, "output")
-        caches.append(_pair(spec, past, present, convention))
-    if not caches:
-        raise DetectError(f"no port of the model belongs to `{convention}`")
-    _check_claims(caches)
     numbers = signature.numbers
     told = {key: size for key, text in convention.sizes.items() if (size := text.value(numbers)) and size > 0}
-    hints = [{**_of_cache(told, cache, but="time"), **_of_cache(given, cache)} for cache in caches]
-    alone = [_solve(cache, known, given) for cache, known in zip(caches, hints, strict=True)]
+    alone: list[BoundCache] = []
+    misfits: dict[str, str] = {}
+    for spec in convention.caches:
+        try:
+            cache = _find(spec, convention, signature)
+            if cache is not None:
+                alone.append(_solve(cache, {**_of_cache(told, cache, but="time"), **_of_cache(given, cache)}, given))
+        except DetectError as error:
+            if not spec.optional:
+                raise
+            misfits[spec.name] = f"{error.where}: {error.message}" if error.where else error.message
+    if not alone:
+        raise DetectError(f"no port of the model belongs to `{convention}`")
+    _check_claims(alone)
     shared = _shared_sizes(alone)
     solved = [
-        _solve(cache, {**known, **shared, **_of_cache(given, cache)}, given)
-        for cache, known in zip(caches, hints, strict=True)
+        _solve(cache, {**_of_cache(told, cache, but="time"), **shared, **_of_cache(given, cache)}, given)
+        if _is_open(cache, shared)
+        else cache
+        for cache in alone
     ]
     _check_given(solved, given)
-    return Binding(
-        convention, signature, tuple(solved),
-        _ports(convention.inputs, signature.inputs), _ports(convention.outputs, signature.outputs), given,
-    )  # fmt: skip
+    inputs, outputs = _ports(convention.inputs, signature.inputs), _ports(convention.outputs, signature.outputs)
+    return Binding(convention, signature, tuple(solved), inputs, outputs, given, misfits)
 
 
 def size_of(sizes: Mapping[str, int], cache: str, axis: str) -> int | None:
@@ -172,6 +178,23 @@ def _shared_sizes(caches: Iterable[BoundCache]) -> dict[str, int]:
         if isinstance(size, int):
             shared[axis] = size
     return shared
+
+
+def _is_open(cache: BoundCache, shared: Mapping[str, int]) -> bool:
+    """Whether a size that other caches know is not known here."""
+    return any(tensor.sizes.get(axis, 0) is None for tensor in (*cache.past, *cache.present) for axis in shared)
+
+
+def _find(spec: CacheSpec, convention: Convention, signature: Signature) -> BoundCache | None:
+    """Returns a cache with its ports; None if it is optional and the model lacks it."""
+    past = _collect(spec.past, signature.inputs, spec, "input")
+    if not past and spec.optional:
+        return None
+    if not past:
+        names = ", ".join(f"`{tensor.template}`" for tensor in spec.past)
+        raise DetectError(f"no input is called {names}: the cache `{spec.name}` of `{convention}` is missing")
+    present = _collect(spec.present, signature.outputs, spec, "output")
+    return BoundCache(spec, tuple(past), _pair(spec, past, present) if spec.present else ())
 
 
 def _collect(specs: Sequence[TensorSpec], ports: Iterable[Port], cache: CacheSpec, kind: str) -> list[BoundTensor]:
@@ -218,25 +241,19 @@ def _name_of(specs: Iterable[TensorSpec], labels: Mapping[str, int]) -> str:
     return spec.template.format(labels) if spec else ""
 
 
-def _pair(spec: CacheSpec, past: list[BoundTensor], present: list[BoundTensor], convention: Convention) -> BoundCache:
-    if not past:
-        names = ", ".join(f"`{tensor.template}`" for tensor in spec.past)
-        raise DetectError(f"no input is called {names}: the cache `{spec.name}` of `{convention}` is missing")
-    if not spec.present:
-        return BoundCache(spec, tuple(past), ())
+def _pair(spec: CacheSpec, past: list[BoundTensor], present: list[BoundTensor]) -> tuple[BoundTensor, ...]:
+    """Returns the output that feeds each input."""
     axes = past[0].spec.template.axes
     inputs = {tuple(tensor.labels[axis] for axis in axes): tensor for tensor in past}
     outputs = {tuple(tensor.labels[axis] for axis in axes): tensor for tensor in present}
     for key, tensor in inputs.items():
         if key not in outputs:
-            partner = _name_of(spec.present, tensor.labels)
-            raise DetectError(
-                f"the output `{partner}`, which should feed this input, is missing", where=tensor.port.name
-            )
+            message = f"the output `{_name_of(spec.present, tensor.labels)}`, which should feed this input, is missing"
+            raise DetectError(message, where=tensor.port.name)
     for key, tensor in outputs.items():
         if key not in inputs:
             raise DetectError("this output feeds no input", where=tensor.port.name)
-    return BoundCache(spec, tuple(past), tuple(outputs[key] for key in inputs))
+    return tuple(outputs[key] for key in inputs)
 
 
 def _check_claims(caches: Iterable[BoundCache]) -> None:

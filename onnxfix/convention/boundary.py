@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxfix.convention.binding import Binding
@@ -138,17 +138,24 @@ def new_ports(
 def _cache_units(
     moved: Sequence[Moved], by_name: Mapping[str, Port], places: Mapping[str, int], keys: Sequence[str]
 ) -> list[_Unit]:
-    """Returns a unit for each cache; one for all where the order goes through the caches (by layer, for example)."""
+    """Returns the tensors of caches as units.
+
+    Without an order of the target a renamed tensor stays where it was, by itself. Else a cache is a unit, or all caches
+    are one where the order goes through them (by layer, for example).
+    """
     units = []
     rows: list[tuple[tuple[int, ...], Port]] = []
     for number, one in enumerate(moved):
-        blocks = list(_in_order(one.route, places, keys))
-        dtypes = _dtypes(one.route, by_name)
-        mine = [
-            (_sort_key(block, number, keys), Port(block.name, dtypes[block.labels], block.dims)) for block in blocks
-        ]
-        place = min(places[block.name] for block in one.route.source)
-        units.append(_Unit({one.name}, place, [port for _, port in mine]))
+        ports = _target_ports(one.route, by_name)
+        if one.route.is_rename and not keys:
+            old = {new: name for name, new in one.route.renames.items()}
+            units += [_Unit({one.name}, places[old[port.name]], [port]) for port in ports]
+            continue
+        mine = [(_sort_key(block, number, keys), port) for block, port in zip(one.route.target, ports, strict=True)]
+        mine.sort(key=lambda row: row[0] if keys else ())
+        units.append(
+            _Unit({one.name}, min(places[block.name] for block in one.route.source), [port for _, port in mine])
+        )
         rows += mine
     if not units or not keys or keys[0] == "cache":
         return units
@@ -156,22 +163,13 @@ def _cache_units(
     return [_Unit({one.name for one in moved}, min(unit.place for unit in units), [port for _, port in rows])]
 
 
-def _in_order(route: Route, places: Mapping[str, int], keys: Sequence[str]) -> Iterable[Block]:
-    """Without an order of the target, renamed tensors stay in the order that they had."""
-    if keys:
-        return sorted(route.target, key=lambda block: _sort_key(block, 0, keys))
-    if route.is_rename:
-        old = {new: places[name] for name, new in route.renames.items()}
-        return sorted(route.target, key=lambda block: old[block.name])
-    return route.target
-
-
-def _dtypes(route: Route, by_name: Mapping[str, Port]) -> dict[object, str]:
-    """Returns the element type of each target by its labels; but for renamed tensors, all are alike."""
-    if route.is_rename:
-        return {block.labels: by_name[block.name].dtype for block in route.source}
-    dtype = by_name[route.source[0].name].dtype
-    return {block.labels: dtype for block in route.target}
+def _target_ports(route: Route, by_name: Mapping[str, Port]) -> list[Port]:
+    """Returns the ports of a route's target; but for renamed tensors, all are of one element type."""
+    if route.source == route.target:
+        return [by_name[block.name] for block in route.source]
+    old = {new: name for name, new in route.renames.items()} if route.is_rename else {}
+    first = route.source[0].name
+    return [Port(block.name, by_name[old.get(block.name, first)].dtype, block.dims) for block in route.target]
 
 
 def _sort_key(block: Block, number: int, keys: Sequence[str]) -> tuple[int, ...]:

@@ -106,8 +106,9 @@ class MetadataSpec:
 
     Attributes:
         set: Fixed values, by key.
-        copy: Keys whose values are taken from other keys of the source.
-        derive: Keys whose values are expressions over axis sizes and metadata.
+        copy: Keys whose values, where the source lacks them, are taken from other keys.
+        derive: Keys whose values, where the source lacks them, are expressions over sizes of the target's caches
+            (`attention.head`) and metadata.
     """
 
     set: Mapping[str, str] = field(default_factory=dict)

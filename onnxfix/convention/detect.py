@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -133,12 +134,14 @@ def _judge(binding: Binding) -> Candidate:
     score += len(named)
     if named:
         reasons.append(f"has its other ports {', '.join(named)}")
-    lacking = [spec.name for spec in convention.inputs if not spec.optional and spec.name not in binding.inputs]
-    lacking += [spec.name for spec in convention.outputs if not spec.optional and spec.name not in binding.outputs]
-    score -= 2 * len(lacking)
+    wanted = [spec.name for spec in (*convention.inputs, *convention.outputs) if not spec.optional]
+    lacking = [name for name in wanted if name not in named]
     if lacking:
+        # Of a share, so that a convention does not lose because it says more.
+        score -= math.ceil(4 * len(lacking) / len(wanted))
         reasons.append(f"but lacks its ports {', '.join(lacking)}")
     judged = [*_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding)]
+    judged += [(-4, f"but its cache `{name}` does not fit: {reason}") for name, reason in binding.misfits.items()]
     score += sum(weight for weight, _ in judged)
     conflicts = sum(weight < 0 for weight, _ in judged)
     reasons += [reason for _, reason in judged]

@@ -137,7 +137,7 @@ class Plan:
         changes = (("inputs", signature.inputs, self.inputs), ("outputs", signature.outputs, self.outputs))
         for kind, before, after in changes:
             if before != after:
-                lines.append(f"{kind}: {', '.join(port.name + ' ' + show_dims(port.dims) for port in after)}")
+                lines.append(f"{kind}: {_names([f'{port.name} {show_dims(port.dims)}' for port in after], 8)}")
         known = self.binding.signature.metadata
         lines += [f"metadata {key} = {value}" for key, value in self.metadata.items() if known.get(key) != value]
         return lines + [f"note: {note}" for note in self.notes]
@@ -154,8 +154,8 @@ def _explain_cache(cache: CachePlan) -> list[str]:
     return lines
 
 
-def _names(names: list[str]) -> str:
-    return ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]}, ... {names[-1]} ({len(names)})"
+def _names(names: list[str], most: int = 3) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])}, ... {names[-1]} ({len(names)})"
 
 
 def make_plan(binding: Binding, target: Convention | None, edits: Edits | None = None) -> Plan:
@@ -176,12 +176,11 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
     matches = match_caches(frozen, target)
     plans = tuple(CachePlan(match.source.spec.name, *make_routes(match, frozen)) for match in matches)
     renames = port_renames(frozen, target)
-    past = [Moved(one.target.name, plan.past) for one, plan in zip(matches, plans, strict=True) if one.target]
-    present = [
-        Moved(one.target.name, plan.present)
-        for one, plan in zip(matches, plans, strict=True)
-        if one.target and plan.present
-    ]
+    order = {spec.name: index for index, spec in enumerate(target.caches)} if target else {}
+    known = [(one.target.name, plan) for one, plan in zip(matches, plans, strict=True) if one.target]
+    known.sort(key=lambda entry: order[entry[0]])
+    past = [Moved(name, plan.past) for name, plan in known]
+    present = [Moved(name, plan.present) for name, plan in known if plan.present]
     inputs = new_ports(frozen.signature.inputs, past, renames, target, target.input_order if target else ())
     outputs = new_ports(frozen.signature.outputs, present, renames, target, target.output_order if target else ())
     named = symbol_renames(matches, fixed={value for value in asked.values() if isinstance(value, str)})
@@ -194,8 +193,8 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
         renames=renames,
         symbols={**named, **asked},
         casts={},
-        metadata=_metadata(frozen, target),
-        notes=_notes(matches, target, inputs, outputs),
+        metadata=_metadata(frozen, matches, target),
+        notes=_notes(binding, matches, target, inputs, outputs),
     )
     plan = _edited(plan, edits)
     _check_names(plan)
@@ -237,26 +236,31 @@ def _with_symbols(binding: Binding, symbols: Mapping[str, Dim]) -> Binding:
         raise PlanError(f"{asked} does not fit: {error.message}", where=error.where) from None
 
 
-def _metadata(binding: Binding, target: Convention | None) -> dict[str, str]:
+def _metadata(binding: Binding, matches: Sequence[Match], target: Convention | None) -> dict[str, str]:
     """Returns the entries that the target's contract wants; those that cannot be told are left out."""
     if target is None:
         return {}
     source = binding.signature.metadata
     known = binding.signature.numbers
-    for cache in binding.caches:
-        for axis in sorted(cache.spec.axes):
-            if isinstance(size := cache.size(axis), int):
-                known[f"{cache.spec.name}.{axis}"] = size
+    for cache, spec in ((match.source, match.target) for match in matches if match.target):
+        for axis in sorted(spec.axes):
+            size = cache.size(axis) if axis in cache.spec.axes else 1
+            if isinstance(size, int):
+                known[f"{spec.name}.{axis}"] = size
     values = {key: text.value(known) for key, text in target.metadata.derive.items()}
-    return {
+    entries = {
         **{key: str(value) for key, value in values.items() if value is not None},
         **{key: source[old] for key, old in target.metadata.copy.items() if old in source},
-        **target.metadata.set,
     }
+    return {**{key: text for key, text in entries.items() if key not in source}, **target.metadata.set}
 
 
 def _notes(
-    matches: Sequence[Match], target: Convention | None, inputs: Sequence[Port], outputs: Sequence[Port]
+    binding: Binding,
+    matches: Sequence[Match],
+    target: Convention | None,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
 ) -> tuple[str, ...]:
     """Returns in what the result is not all that the target describes."""
     if target is None:
@@ -266,6 +270,7 @@ def _notes(
         for match in matches
         if match.target is None
     ]
+    notes += [f"the cache `{name}` stays as it is: {reason}" for name, reason in binding.misfits.items()]
     for kind, specs, ports in (("input", target.inputs, inputs), ("output", target.outputs, outputs)):
         by_name = {port.name: port for port in ports}
         for spec in specs:

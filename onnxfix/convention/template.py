@@ -98,6 +98,11 @@ class Template:
         Raises:
             LayoutError: The name can be read in several ways: `{layer}{head}` does not say what `111` is.
         """
+        first, last = self.parts[0], self.parts[-1]
+        if (isinstance(first, str) and not name.startswith(first)) or (
+            isinstance(last, str) and not name.endswith(last)
+        ):
+            return None
         # Where the name may be read up to, with at most two ways to get there: so no name takes long.
         ends: dict[int, list[dict[str, int]]] = {0: [{}]}
         for part in self.parts:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from einops import rearrange
 
-from onnxfix.convention.convention import CacheSpec, Convention, PortSpec, TensorSpec
+from onnxfix.convention.binding import bind
+from onnxfix.convention.convention import Convention, PortSpec, TensorSpec, convention_from_sentences
 from onnxfix.convention.layout import show_item
-from onnxfix.convention.plan import Plan
+from onnxfix.convention.load import library
+from onnxfix.convention.plan import Edits, Plan, make_plan
 from onnxfix.convention.signature import Dim, Port, Signature
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def other_port(spec: PortSpec, sizes: Sizes) -> Port:
 
 def signature_of(
     convention: Convention, sizes: Sizes = SIZES, *, labels: Labels | None = None,
-    metadata: Mapping[str, str] | None = None, without: Iterable[str] = (), of: Mapping[str, Sizes] | None = None,
+    metadata: Mapping[str, str] | None = None, without: Iterable[str] = (),
 ) -> Signature:  # fmt: skip
     """Gives a model that speaks a convention, its ports in the convention's order.
 
@@ -79,20 +81,20 @@ def signature_of(
         labels: Labels of axes, where they do not count from 0.
         metadata: The model's metadata.
         without: Caches and ports that the model lacks.
-        of: Sizes that one cache has for itself, by its name.
     """
     absent = set(without)
+    named = {axis: name for cache in convention.caches for spec in cache.past for axis, name in spec.dims.items()}
+    known = {**sizes, **{axis: name for axis, name in named.items() if isinstance(sizes.get(axis), str)}}
     sides = []
     for kind, specs, order in (
         ("past", convention.inputs, convention.input_order),
         ("present", convention.outputs, convention.output_order),
     ):
-        units = {spec.name: [other_port(spec, sizes)] for spec in specs if spec.name not in absent}
+        units = {spec.name: [other_port(spec, known)] for spec in specs if spec.name not in absent}
         for cache in convention.caches:
             tensors = cache.past if kind == "past" else cache.present
-            own = {**sizes, **(of or {}).get(cache.name, {})}
             if cache.name not in absent and tensors:
-                units[cache.name] = in_order(cache_ports(tensors, own, labels), tensors, convention)
+                units[cache.name] = in_order(cache_ports(tensors, sizes, labels), tensors, convention)
         ranks = {name: index for index, name in enumerate(order)}
         names = sorted(units, key=lambda name: ranks.get(name, len(ranks)))
         sides.append(tuple(port for name in names for port in units[name]))
@@ -169,11 +171,26 @@ def spread(
     return arrays
 
 
-def caches_of(convention: Convention, sizes: Mapping[str, int], axes: Sequence[str]) -> dict[str, Array]:
-    """Gives the past of the first cache of a convention."""
-    return spread(logical(axes, sizes), axes, convention.caches[0].past)
+def convention(text: str | list[str]) -> Convention:
+    """Gives a convention of the library by name, or ad hoc sentences."""
+    return library()[text] if isinstance(text, str) else convention_from_sentences(text)
 
 
-def first(convention: Convention) -> CacheSpec:
-    """Gives the first cache."""
-    return convention.caches[0]
+def plan(
+    source: str | list[str], target: str | list[str] | None, sizes: Sizes = SIZES, *,
+    edits: Edits | None = None, given: Mapping[str, int] | None = None, labels: Labels | None = None,
+    metadata: Mapping[str, str] | None = None, without: Iterable[str] = (),
+) -> Plan:  # fmt: skip
+    """Plans the conversion of a model that speaks `source`; sizes, labels and metadata are the model's."""
+    signature = signature_of(convention(source), sizes, labels=labels, metadata=metadata, without=without)
+    return make_plan(bind(convention(source), signature, given), convention(target) if target else None, edits)
+
+
+def names(ports: Iterable[Port]) -> list[str]:
+    """Gives the names of ports, in order."""
+    return [port.name for port in ports]
+
+
+def dims(ports: Iterable[Port]) -> dict[str, tuple[Dim, ...] | None]:
+    """Gives the dims of ports, by name."""
+    return {port.name: port.dims for port in ports}

@@ -27,12 +27,12 @@ def layouts(draw: st.DrawFn, axes: tuple[str, ...] = AXES, *, all_axes: bool = F
     """Gives axes in any order, any neighbours of them in groups, and unit dimensions in between."""
     order = draw(st.permutations(axes))
     left = list(order if all_axes else order[: draw(st.integers(0, len(order)))])
+    sizes = draw(st.lists(st.sampled_from([0, 1, 1, 1, 2, 3]), max_size=len(left)))
     items: list[tuple[str, ...]] = []
-    while left:
-        size = draw(st.sampled_from([0, 1, 1, 1, 2, 3]))
+    for size in sizes:
         items.append(tuple(left[:size]))
         left = left[size:]
-    return Layout(tuple(items))
+    return Layout((*items, *((axis,) for axis in left)))
 
 
 @st.composite

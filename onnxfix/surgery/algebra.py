@@ -15,6 +15,9 @@ The constructors of `Views` apply identities, so that equal movement has one for
 
 9.  Every n-th element from 0, from 1, ... to n - 1 of one axis, stacked, is that axis divided into two.
 
+10. A concatenation of concatenations along another axis is taken the other way round, where each column becomes
+    shorter by that.
+
 Views are interned: two views of one `Views` are equal exactly if they are the same object.
 """
 
@@ -65,7 +68,7 @@ class Views:
         flat = self._merge_neighbours(flat, axis)
         if len(flat) == 1:
             return flat[0]
-        for identity in (self._weave, self._hoist_moves, self._hoist_window):
+        for identity in (self._weave, self._hoist_moves, self._hoist_window, self._swap):
             if (found := identity(flat, axis)) is not None:
                 return found
         return self._join(flat, axis)
@@ -298,6 +301,23 @@ class Views:
                 return None
         whole = self.join([part.of for part in parts if isinstance(part, Slice)], axis)
         return self.slice(whole, first.axis, first.start, first.stop, first.step)
+
+    def _swap(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 10."""
+        rows = [part for part in parts if isinstance(part, Join) and part.axis != axis]
+        if len(rows) != len(parts) or len({row.axis for row in rows}) > 1:
+            return None
+        place = rows[0].axis
+        columns = list(zip(*(row.parts for row in rows), strict=False))
+        for row in rows:
+            if len(row.parts) != len(columns) or any(
+                not isinstance(part.dims[place], int) or part.dims[place] != first.dims[place]
+                for part, first in zip(row.parts, rows[0].parts, strict=True)
+            ):
+                return None
+        joined = [self.join(column, axis) for column in columns]
+        is_shorter = all(isinstance(one, Slice) for one in joined)
+        return self.join(joined, place) if is_shorter else None
 
     # Rearrangements --------------------------------------------------------------------------------------------------
 

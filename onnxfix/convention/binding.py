@@ -15,6 +15,8 @@ from onnxfix.errors import DetectError, PlanError
 
 SHARED = ("layer", "batch")
 """Axes whose size one cache may lend to another of the same model."""
+NO_TENSORS = ("string", "sequence", "optional", "map")
+"""What `Port.dtype` says of ports that cannot be caches."""
 COUNTED = ("layer", *LABELS)
 """Axes that must be of a fixed size wherever they lie in a tensor: their labels are counted out."""
 
@@ -303,6 +305,8 @@ def _bind_tensor(tensor: BoundTensor, hints: Mapping[str, int], counts: Mapping[
         counts: Sizes that take the place of symbolic or undeclared ones.
     """
     layout = tensor.spec.layout
+    if tensor.port.dtype in NO_TENSORS:
+        raise DetectError(f"a cache is a tensor, this port is of the kind {tensor.port.dtype}", where=tensor.port.name)
     dims = tensor.port.dims if tensor.port.dims is not None else (None,) * layout.rank
     labels = {axis: len(names) for axis, names in LABELS.items() if axis in layout.axes}
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnxfix.convention.binding import Binding
+from onnxfix.convention.binding import Binding, is_described
 from onnxfix.convention.convention import Convention, PortSpec
+from onnxfix.convention.layout import show_item
 from onnxfix.convention.matching import Match
 from onnxfix.convention.route import Block, Route
 from onnxfix.convention.routing import MAX_TENSORS
@@ -41,25 +42,41 @@ def _same_roles(known: Mapping[str, PortSpec], specs: Sequence[PortSpec], ports:
     return found
 
 
-def symbol_renames(matches: Sequence[Match], fixed: Collection[str] = ()) -> dict[str, str]:
+def symbol_renames(
+    matches: Sequence[Match], target: Convention | None, ports: Sequence[Port], fixed: Collection[str] = ()
+) -> dict[str, str]:
     """Returns the symbolic dims that the target calls otherwise, where one old name has one new name everywhere.
 
     Args:
         matches: The caches and what they become.
+        target: The target convention.
+        ports: The ports after the conversion, with their old dims.
         fixed: Names that stay, as the user chose them.
     """
     wanted: dict[str, set[str]] = {}
+    for old, new in (*_cache_symbols(matches), *_port_symbols(target, ports)):
+        if isinstance(old, str) and old not in fixed:
+            wanted.setdefault(old, set()).add(new)
+    return {old: next(iter(new)) for old, new in sorted(wanted.items()) if len(new) == 1 and new != {old}}
+
+
+def _cache_symbols(matches: Sequence[Match]) -> Iterator[tuple[Dim, str]]:
     for match in matches:
         if match.target is None:
             continue
         for tensors, specs in ((match.source.past, match.target.past), (match.source.present, match.target.present)):
             names = {axis: name for spec in specs for axis, name in spec.dims.items()}
-            for tensor in tensors:
-                for axis, name in names.items():
-                    old = tensor.sizes.get(axis)
-                    if isinstance(old, str) and old not in fixed:
-                        wanted.setdefault(old, set()).add(name)
-    return {old: next(iter(new)) for old, new in sorted(wanted.items()) if len(new) == 1 and new != {old}}
+            yield from ((tensor.sizes.get(axis), name) for tensor in tensors for axis, name in names.items())
+
+
+def _port_symbols(target: Convention | None, ports: Sequence[Port]) -> Iterator[tuple[Dim, str]]:
+    specs = {spec.name: spec for spec in (*target.inputs, *target.outputs)} if target else {}
+    for port in ports:
+        spec = specs.get(port.name)
+        if spec is not None and port.dims is not None and is_described(port, spec):
+            for item, dim in zip(spec.layout.items, port.dims, strict=True):
+                if name := spec.dims.get(show_item(item)):
+                    yield dim, name
 
 
 def rename_symbols(ports: Sequence[Port], symbols: Mapping[str, Dim]) -> tuple[Port, ...]:

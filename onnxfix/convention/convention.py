@@ -90,6 +90,7 @@ class PortSpec:
         dtype: numpy's name of the element type; None where any is right.
         feed: What to feed when the model is driven, an `Expression` for a constant; None: what its role says.
         optional: Whether a model of this convention may lack the port.
+        dims: Names for symbolic dims, as in `TensorSpec`.
     """
 
     role: str
@@ -98,6 +99,7 @@ class PortSpec:
     dtype: str | None = None
     feed: Expression | None = None
     optional: bool = False
+    dims: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,23 @@ class Convention:
     successor: str | None = None
 
     def __str__(self) -> str:
-        return self.name or "; ".join(_sentence(past, present) for past, present in self._pairs())
+        return self.name or "; ".join(self.sentences)
 
-    def _pairs(self) -> list[tuple[TensorSpec, TensorSpec | None]]:
-        return [
-            (past, cache.present[index] if cache.present else None)
-            for cache in self.caches
-            for index, past in enumerate(cache.past)
-        ]
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The caches as ad hoc sentences, as far as these can say it."""
+        order = next((f", {name}" for name, axes in ORDERS.items() if axes == self.cache_order), "")
+        found = []
+        for cache in self.caches:
+            for index, past in enumerate(cache.past):
+                present = cache.present[index] if cache.present else None
+                if present is None:
+                    found.append(str(past))
+                elif present.layout == past.layout:
+                    found.append(f"{past.template} -> {present}")
+                else:
+                    found.append(f"{past} -> {present}")
+        return (*found[:-1], found[-1] + order)
 
     def cache(self, name: str) -> CacheSpec | None:
         """Returns the cache of that name; None if there is none."""

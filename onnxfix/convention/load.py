@@ -28,7 +28,7 @@ from onnxfix.convention.convention import (
     parse_tensor,
 )
 from onnxfix.convention.expression import Expression
-from onnxfix.convention.layout import parse_layout, show_item
+from onnxfix.convention.layout import Layout, parse_layout, show_item
 from onnxfix.errors import ConventionError, LayoutError
 
 Table: TypeAlias = Mapping[str, object]
@@ -37,7 +37,7 @@ _CONVENTION = (
     "name", "description", "source", "successor", "cache", "input", "output", "sizes", "order", "metadata",
 )  # fmt: skip
 _CACHE = ("name", "past", "present", "past-dims", "present-dims", "init", "update", "optional")
-_PORT = ("role", "port", "dtype", "feed", "optional")
+_PORT = ("role", "port", "dims", "dtype", "feed", "optional")
 
 
 @cache
@@ -225,13 +225,17 @@ class _Reader:
         single = isinstance(table.get(key), str)
         places = [f"{path}.{key}" + ("" if single else f"[{index}]") for index in range(len(texts))]
         specs = [parse_tensor(text, where=self.place(place)) for text, place in zip(texts, places, strict=True)]
-        dims = self.texts(table, f"{key}-dims", path)
-        items = [show_item(item) for spec in specs for item in spec.layout.items if item]
+        dims = self.dims(table, f"{key}-dims", path, [spec.layout for spec in specs])
+        return [TensorSpec(spec.template, spec.layout, dims) for spec in specs]
+
+    def dims(self, table: Table, key: str, path: str, layouts: Iterable[Layout]) -> dict[str, str]:
+        dims = self.texts(table, key, path)
+        items = [show_item(item) for layout in layouts for item in layout.items if item]
         for item in dims:
             if item not in items:
-                hint = f"the layouts have {', '.join(dict.fromkeys(items))}" if items else ""
-                raise self.fail(f"no layout of this cache has a dimension `{item}`", f"{path}.{key}-dims.{item}", hint)
-        return [TensorSpec(spec.template, spec.layout, dims) for spec in specs]
+                hint = f"there are {', '.join(dict.fromkeys(items))}" if items else ""
+                raise self.fail(f"no layout here has a dimension `{item}`", f"{path}.{key}.{item}", hint)
+        return dims
 
     def port(self, table: Table, path: str) -> PortSpec:
         self.allow(table, _PORT, path)
@@ -249,7 +253,8 @@ class _Reader:
             raise
         dtype = self.string(table, "dtype", path, "") or None
         feed = self.expression(table["feed"], f"{path}.feed") if "feed" in table else None
-        return PortSpec(role, name.strip(), parsed, dtype, feed, self.flag(table, "optional", path))
+        dims = self.dims(table, "dims", path, [parsed])
+        return PortSpec(role, name.strip(), parsed, dtype, feed, self.flag(table, "optional", path), dims)
 
     def sizes(self, table: Table, caches: Iterable[CacheSpec], ports: Iterable[PortSpec]) -> dict[str, Expression]:
         known = {axis for port in ports for axis in port.layout.axes}
@@ -353,8 +358,7 @@ def _cache_lines(spec: CacheSpec) -> list[str]:
         if specs:
             texts = [str(tensor) for tensor in specs]
             lines.append(f"{key} = {_quote(texts[0]) if len(texts) == 1 else _quotes(texts)}")
-            dims = ", ".join(f"{_quote(axis)} = {_quote(name)}" for axis, name in specs[0].dims.items())
-            lines += [f"{key}-dims = {{ {dims} }}"] if dims else []
+            lines += _dims_lines(f"{key}-dims", specs[0].dims)
     lines += [f"init = {spec.init!r}"] if spec.init else []
     lines += [f"update = {_quote(spec.update)}"] if spec.update else []
     return lines + (["optional = true"] if spec.optional else [])
@@ -362,9 +366,15 @@ def _cache_lines(spec: CacheSpec) -> list[str]:
 
 def _port_lines(port: PortSpec) -> list[str]:
     lines = [f"role = {_quote(port.role)}", f"port = {_quote(f'{port.name}: {port.layout}'.rstrip())}"]
+    lines += _dims_lines("dims", port.dims)
     lines += [f"dtype = {_quote(port.dtype)}"] if port.dtype else []
     lines += [f"feed = {_quote(str(port.feed))}"] if port.feed else []
     return lines + (["optional = true"] if port.optional else [])
+
+
+def _dims_lines(key: str, dims: Mapping[str, str]) -> list[str]:
+    entries = ", ".join(f"{_quote(item)} = {_quote(name)}" for item, name in dims.items())
+    return [f"{key} = {{ {entries} }}"] if dims else []
 
 
 def _quotes(texts: Iterable[str]) -> str:

@@ -183,7 +183,8 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
     present = [Moved(name, plan.present) for name, plan in known if plan.present]
     inputs = new_ports(frozen.signature.inputs, past, renames, target, target.input_order if target else ())
     outputs = new_ports(frozen.signature.outputs, present, renames, target, target.output_order if target else ())
-    named = symbol_renames(matches, fixed={value for value in asked.values() if isinstance(value, str)})
+    chosen = {value for value in asked.values() if isinstance(value, str)}
+    named = symbol_renames(matches, target, (*inputs, *outputs), chosen)
     plan = Plan(
         binding=binding,
         target=target,

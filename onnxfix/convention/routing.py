@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -115,7 +116,7 @@ class _Router:
                     continue
                 hint = f"name `{axis}` in the target's layout"
                 if isinstance(size, str):
-                    hint = f"freeze it: --set-dim {size}=1"
+                    hint = f"freeze it: --set-dim {shlex.quote(f'{size}=1')}"
                 shown = "an unknown size" if size is None else f"size {size}"
                 raise PlanError(
                     f"the target has no axis `{axis}`, which has {shown} and not 1", where=self.where, hint=hint
@@ -244,7 +245,8 @@ class _Router:
             unknown = [axis for axis in group if axis not in self.sizes]
             if len(unknown) > 1:
                 names = " and ".join(f"`{axis}`" for axis in unknown)
-                hint = f"say one: --size {unknown[0]}=N"
+                told = min(unknown, key=lambda axis: axis in ("batch", "time") or "(" in axis)
+                hint = f"say one: --size {told}=N"
                 raise PlanError(f"the sizes of {names} in `{step.before}` are not known", where=self.where, hint=hint)
 
     def _stacked(self, step: Stack, parts: list[_Sizes]) -> _Sizes:

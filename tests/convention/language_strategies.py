@@ -95,17 +95,21 @@ def caches(draw: st.DrawFn, name: str, prefix: str) -> CacheSpec:
 @st.composite
 def ports(draw: st.DrawFn, prefix: str) -> tuple[PortSpec, ...]:
     """Gives up to three ports."""
-    return tuple(
-        PortSpec(
-            draw(st.sampled_from(ROLES)),
-            f"{prefix}{index}{draw(WORD)}",
-            draw(layouts()),
-            draw(st.sampled_from([None, "int64", "float32"])),
-            draw(st.none() | EXPRESSIONS),
-            draw(st.booleans()),
+    made = []
+    for index in range(draw(st.integers(0, 3))):
+        layout = draw(layouts())
+        made.append(
+            PortSpec(
+                draw(st.sampled_from(ROLES)),
+                f"{prefix}{index}{draw(WORD)}",
+                layout,
+                draw(st.sampled_from([None, "int64", "float32"])),
+                draw(st.none() | EXPRESSIONS),
+                draw(st.booleans()),
+                {str(Layout((item,))): draw(TEXT) for item in layout.items[:2] if item},
+            )
         )
-        for index in range(draw(st.integers(0, 3)))
-    )
+    return tuple(made)
 
 
 @st.composite

@@ -64,9 +64,9 @@ def cache_ports(specs: Sequence[TensorSpec], sizes: Sizes, labels: Labels | None
 
 def other_port(spec: PortSpec, sizes: Sizes) -> Port:
     """Gives a port that is no cache; sizes that nobody gave get a name."""
-    dims = [sizes.get(item[0], item[0].upper()) if item else 1 for item in spec.layout.items]
+    named = {axis: spec.dims.get(axis, axis.upper()) for axis in spec.layout.axes if axis not in sizes}
     default = "int64" if spec.role in ("tokens", "positions", "offset", "lengths", "cache-length") else "float32"
-    return Port(spec.name, spec.dtype or default, tuple(dims))
+    return Port(spec.name, spec.dtype or default, dims_of(spec.layout.items, {**sizes, **named}, spec.dims))
 
 
 def signature_of(

@@ -42,13 +42,13 @@ def test_dims_are_frozen_and_renamed() -> None:
 
 
 def test_a_name_that_the_user_chose_stays() -> None:
-    signature = signature_of(library()["gpt2-stacked"], {**SIZES, "batch": "N", "time": "T"})
-    anonymous_signature = anonymous(signature)
-    batch = str((anonymous_signature.inputs[0].dims or ())[0])
-    binding = bind(library()["gpt2-stacked"], anonymous_signature)
-    done = make_plan(binding, library()["gpt2-stacked"], Edits(dims={batch: "MINE"}))
-    assert done.symbols[batch] == "MINE"
-    assert dims(done.inputs)["input_ids"] == ("MINE", "s1")
+    signature = anonymous(signature_of(library()["gpt2-stacked"], DYNAMIC))
+    batch, sequence = signature.inputs[0].dims or ()
+    done = make_plan(
+        bind(library()["gpt2-stacked"], signature), library()["gpt2-stacked"], Edits(dims={str(batch): "MINE"})
+    )
+    assert (done.symbols[str(batch)], done.symbols[str(sequence)]) == ("MINE", "seq_len")
+    assert dims(done.inputs)["input_ids"] == ("MINE", "seq_len")
 
 
 def test_ports_are_cast() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+from dataclasses import replace
 from time import perf_counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from language_strategies import layouts, templates, tensors
+from language_strategies import caches, layouts, templates, tensors
 
 import onnxfix.convention
-from onnxfix.convention.convention import convention_from_sentences, parse_sentence, parse_tensor
+from onnxfix.convention.convention import CacheSpec, Convention, convention_from_sentences, parse_sentence, parse_tensor
 from onnxfix.convention.expression import Expression
 from onnxfix.convention.layout import Layout, parse_layout
 from onnxfix.convention.template import Template, parse_template
@@ -64,6 +65,18 @@ def test_a_pair_is_read_as_it_is_written(past: Template, present: Template, layo
     one, other = parse_sentence(f"{past} -> {present}: {layout}")
     assert (one.template, one.layout) == (past, layout)
     assert other is not None and (other.template, other.layout) == (present, layout)
+
+
+@settings(max_examples=20)
+@given(caches("cache1", "a"), caches("cache2", "b"), st.sampled_from(["", ", by layer", ", by kind"]))
+def test_sentences_are_read_as_they_are_written(one: CacheSpec, other: CacheSpec, order: str) -> None:
+    reads = [replace(cache, present=()) for cache in (one, other)]
+    first = Convention("", "", "", tuple(reads))
+    convention = convention_from_sentences([*first.sentences[:-1], first.sentences[-1] + order])
+    assert convention_from_sentences(str(convention).split("; ")) == convention
+    assert [spec.layout for cache in convention.caches for spec in cache.past] == [
+        spec.layout for cache in reads for spec in cache.past
+    ]
 
 
 @given(layouts(), st.data())

@@ -99,7 +99,7 @@ IN_CACHE = [
     (
         "past = 'a: b'\npast-dims = {c = 'T'}",
         "past-dims.c",
-        "no layout of this cache has a dimension `c`\n  the",
+        "no layout here has a dimension `c`\n  there are b",
     ),
     ("past = 'a: b'\ndims = {b = 'T'}", "dims", "this key is not known here"),
 ]
@@ -114,6 +114,11 @@ BELOW = [
     ("[[output]]\nrole = 'output'\nport = 'a: (b'", "output[0].port", "this group is not closed\n    a: (b\n       ^"),
     ("[[input]]\nrole = 'mask'\nport = 'a:'\nfeed = 1.5", "input[0].feed", "a number or an expression is expected"),
     ("[[input]]\nrole = 'mask'\nport = 'a:'\nfeed = '1 / 2'", "input[0].feed", "only integers, names"),
+    (
+        "[[input]]\nrole = 'mask'\nport = 'a: b'\ndims = {c = 'x'}",
+        "input[0].dims.c",
+        "no layout here has a dimension `c`",
+    ),
     ("[[input]]\nrole = 'mask'\nport = 'past.3:'", "input[0].port", "`past.3` belongs to the cache `self` already"),
     ("[[input]]\nrole = 'mask'\nport = 'a:'\n" * 2, "input[1].port", "`a` stands twice"),
     ("[sizes]\nheads = 3", "sizes.heads", "no cache and no port has this axis"),

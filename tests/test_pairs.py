@@ -1,0 +1,163 @@
+"""Every sample under every shipped convention: bit for bit the same model, and operator for operator the native one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+
+import onnxfix
+from onnxfix.convention.load import library
+from onnxfix.errors import PlanError
+from onnxfix.model.model import Model
+from onnxfix.surgery.simplify import simplify
+
+SAMPLES = Path(__file__).parents[1] / "sample_models"
+WENET = {name for name in library() if name.startswith("wenet-")}
+ATTENTION = WENET | {"gpt2-stacked", "optimum"}
+LSTM = {"silero-hc", "silero-state"}
+
+SPEAKS = {
+    "conformer_packed": "wenet-packed",
+    "conformer_kv": "wenet-kv",
+    "conformer_kv_stacked": "wenet-kv-stacked",
+    "conformer_packed_grow": "wenet-packed",
+    "conformer_kv_grow": "wenet-kv",
+    "conformer_gpu": "wenet-gpu",
+    "conformer_gpu_kv": "wenet-gpu-kv",
+    "conformer_bpu": "wenet-bpu",
+    "gpt2_stacked": "gpt2-stacked",
+    "gpt2_kv": "optimum",
+    "vad_state": "silero-state",
+    "vad_hc": "silero-hc",
+}
+NAMES = [path.stem for path in sorted(SAMPLES.glob("*.onnx"))]
+
+# Axes without a batch: a dynamic one has to be frozen first, and the error says so.
+NO_BATCH = {"wenet-packed", "wenet-kv-stacked"}
+DYNAMIC_BATCH = {"conformer_gpu": "B", "conformer_gpu_kv": "B", "gpt2_stacked": "batch_size", "gpt2_kv": "batch_size"}
+
+# Native exports of the same weights, by convention.
+FAMILIES = [
+    {"wenet-packed": "conformer_packed", "wenet-kv": "conformer_kv", "wenet-kv-stacked": "conformer_kv_stacked"},
+    {"wenet-packed": "conformer_packed_grow", "wenet-kv": "conformer_kv_grow"},
+    {"wenet-gpu": "conformer_gpu", "wenet-gpu-kv": "conformer_gpu_kv"},
+    {"gpt2-stacked": "gpt2_stacked", "optimum": "gpt2_kv"},
+    {"silero-state": "vad_state", "silero-hc": "vad_hc"},
+]
+NATIVE = [
+    (family[a] + suffix, b, family[b] + suffix)
+    for family in FAMILIES
+    for suffix in ("", "_dynamo")
+    for a in family
+    for b in family
+    if a != b and f"{family[a]}{suffix}" in NAMES and f"{family[b]}{suffix}" in NAMES
+]
+
+# Where the result is not operator for operator the native export but shorter: what it has less or more of, and why.
+BETTER = {
+    # Keys and values are taken apart once, and then layer by layer; natively the other way round.
+    ("conformer_kv_stacked", "wenet-packed"): {"Slice": -1},
+    # The native export transposes the whole cache to reach its layers; the converted model picks them in place.
+    ("conformer_gpu_kv", "wenet-gpu"): {"Transpose": -1},
+    ("conformer_gpu_kv_dynamo", "wenet-gpu"): {"Transpose": -1},
+    # The dynamo exporter writes two Slices that take all there is.
+    ("vad_state_dynamo", "silero-hc"): {"Slice": -2},
+    # The native exports take h and c apart and add and remove axes of size 1 around the LSTM.
+    ("vad_hc", "silero-state"): {"Constant": -8, "Gather": -2, "Slice": 2, "Squeeze": -2, "Unsqueeze": -4},
+    ("vad_hc_dynamo", "silero-state"): {"Gather": -2, "Squeeze": -2, "Unsqueeze": -4},
+}
+
+
+def base(name: str) -> str:
+    return name.removesuffix("_dynamo")
+
+
+def operators(model: Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.proto.graph.node)
+
+
+def edits(name: str, target: str) -> onnxfix.Edits:
+    frozen = DYNAMIC_BATCH.get(base(name)) if target in NO_BATCH else None
+    return onnxfix.Edits(dims={frozen: 1} if frozen else {})
+
+
+def convert(name: str, target: str, path: Path) -> onnxfix.ConversionReport:
+    report = onnxfix.convert(SAMPLES / f"{name}.onnx", path, to=target, edits=edits(name, target))
+    assert report.proof is not None
+    assert report.proof.is_exact
+    assert report.proof.values > 0
+    return report
+
+
+def test_every_sample_is_named_here() -> None:
+    assert {base(name) for name in NAMES} == SPEAKS.keys() | {"plain"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspect_names_the_convention(name: str) -> None:
+    found = onnxfix.inspect(SAMPLES / f"{name}.onnx").convention
+    assert found == SPEAKS.get(base(name))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "plain"])
+def test_all_pairs_are_exact_and_detected_again(name: str, tmp_path: Path) -> None:
+    source = SPEAKS[base(name)]
+    family = LSTM if source in LSTM else ATTENTION
+    for target in sorted(family - {source}):
+        # A decoder has no convolution cache, and only the GPU export carries offset and mask.
+        report = convert(name, target, tmp_path / "new.onnx")
+        assert report.outcome is onnxfix.Outcome.CONVERTED
+        again = onnxfix.convert(tmp_path / "new.onnx", tmp_path / "again.onnx", to=target)
+        assert again.outcome is onnxfix.Outcome.UNCHANGED, target
+        assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "new.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "plain"])
+def test_other_axes_are_refused(name: str, tmp_path: Path) -> None:
+    source = SPEAKS[base(name)]
+    for target in sorted(library().keys() - (LSTM if source in LSTM else ATTENTION)):
+        with pytest.raises(PlanError, match=r"no counterpart|axis"):
+            onnxfix.convert(SAMPLES / f"{name}.onnx", tmp_path / "new.onnx", to=target)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(DYNAMIC_BATCH))
+def test_a_dynamic_batch_must_be_frozen_where_there_is_no_batch(name: str, tmp_path: Path) -> None:
+    for target in sorted(NO_BATCH):
+        with pytest.raises(PlanError, match="batch") as caught:
+            onnxfix.convert(SAMPLES / f"{name}.onnx", tmp_path / "new.onnx", to=target)
+        assert f"--set-dim {DYNAMIC_BATCH[name]}=1" in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "target", "native"), NATIVE)
+def test_the_result_is_the_native_export(name: str, target: str, native: str, tmp_path: Path) -> None:
+    convert(name, target, tmp_path / "new.onnx")
+    twin = Model.load(SAMPLES / f"{native}.onnx")
+    simplify(twin)
+    ours, theirs = operators(Model.load(tmp_path / "new.onnx")), operators(twin)
+    known = BETTER.get((name, target), {})
+    assert {op: ours[op] - theirs[op] for op in ours | theirs if ours[op] != theirs[op]} == known
+
+
+@pytest.mark.parametrize(("name", "target", "native"), NATIVE)
+def test_there_and_back_is_where_it_began(name: str, target: str, native: str, tmp_path: Path) -> None:
+    convert(name, target, tmp_path / "there.onnx")
+    source = SPEAKS[base(name)]
+    onnxfix.convert(tmp_path / "there.onnx", tmp_path / "back.onnx", to=source)
+    begun = Model.load(SAMPLES / f"{name}.onnx")
+    simplify(begun)
+    back = Model.load(tmp_path / "back.onnx")
+    assert [port.name for port in back.signature().inputs] == [port.name for port in begun.signature().inputs]
+    assert [port.name for port in back.signature().outputs] == [port.name for port in begun.signature().outputs]
+    known = BETTER.get((native, source), {})
+    ours, theirs = operators(back), operators(begun)
+    assert {op: ours[op] - theirs[op] for op in ours | theirs if ours[op] != theirs[op]} == known
+
+
+def test_the_upstream_successor_needs_no_option(tmp_path: Path) -> None:
+    report = onnxfix.convert(SAMPLES / "conformer_packed.onnx", tmp_path / "new.onnx")
+    assert (report.speaks, report.target) == ("wenet-packed", "wenet-kv")
+    onnx.checker.check_model(str(tmp_path / "new.onnx"), full_check=True)

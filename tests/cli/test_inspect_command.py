@@ -65,7 +65,8 @@ def test_the_table_for_people(capsys: Capture) -> None:
         "format IR 7, opset ai.onnx 13",
         "convention wenet-packed, replaced by wenet-kv",
         "- metadata num_blocks = 3 agrees with layer",
-        "not wenet-gpu: offset: the output `r_offset`, which should feed this input, is missing",
+        "not wenet-gpu: att_cache: the layout `batch layer head time (kv dim)` has 5 dimensions, "
+        "the tensor has 4: [3, 4, T_CACHE, 10]",
         "att_cache float32 [3, 4, T_CACHE, 10] state: attention r_att_cache layer=3 head=4 time (kv=2 dim=5)",
         "att_mask bool [1, 1, T_ADD_T_CACHE] mask batch 1 key",
     ):

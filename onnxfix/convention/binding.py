@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from onnxfix.convention.convention import CacheSpec, Convention, PortSpec, TensorSpec
-from onnxfix.convention.layout import show_dims
+from onnxfix.convention.layout import Layout, show_dims
 from onnxfix.convention.signature import Dim, Port, Signature
 from onnxfix.convention.template import LABELS, label_text
 from onnxfix.errors import DetectError, PlanError
 
 SHARED = ("layer", "batch")
 """Axes whose size one cache may lend to another of the same model."""
+VARYING = ("batch", "time")
+"""Axes whose size may change from call to call."""
 NO_TENSORS = ("string", "sequence", "optional", "map")
 """What `Port.dtype` says of ports that cannot be caches."""
 COUNTED = ("layer", *LABELS)
@@ -119,12 +121,12 @@ class Binding:
 def bind(convention: Convention, signature: Signature, sizes: Mapping[str, int] | None = None) -> Binding:
     """Binds a convention to the ports of a model.
 
+    An optional cache that does not fit is left out, and `Binding.misfits` says why.
+
     Args:
         convention: The convention.
         signature: The model's ports and metadata.
         sizes: Sizes that the layouts leave open, by axis (`head`) or cache and axis (`attention.head`).
-
-    An optional cache that does not fit is left out, and `Binding.misfits` says why.
 
     Raises:
         DetectError: A cache that is not optional is missing or incomplete, a port does not fit its layout or belongs to
@@ -311,9 +313,7 @@ def _bind_tensor(tensor: BoundTensor, hints: Mapping[str, int], counts: Mapping[
     labels = {axis: len(names) for axis, names in LABELS.items() if axis in layout.axes}
     try:
         sizes = layout.bind(dims, labels)
-        open_axes = {axis for item in layout.items if len(item) > 1 for axis in item} | set(COUNTED)
-        known = {axis: hints[axis] for axis, size in sizes.items() if size is None and axis in open_axes & hints.keys()}
-        if known:
+        if known := _needed(layout, dims, sizes, hints):
             sizes = layout.bind(dims, {**labels, **known})
     except PlanError as error:
         shown = "" if len(dims) != layout.rank else f" (declared as {show_dims(dims)})"
@@ -324,6 +324,16 @@ def _bind_tensor(tensor: BoundTensor, hints: Mapping[str, int], counts: Mapping[
             raise DetectError(message, where=tensor.port.name, hint=f"say how large it is: --size {item[0]}=N")
     told = {axis: counts[axis] for axis, size in sizes.items() if axis in counts and not isinstance(size, int)}
     return replace(tensor, sizes={**sizes, **told})
+
+
+def _needed(layout: Layout, dims: Sequence[Dim], sizes: Mapping[str, Dim], hints: Mapping[str, int]) -> dict[str, int]:
+    """Returns the hints that dims need. Where a dim has no size, one axis stays open: best one that may vary."""
+    known: dict[str, int] = {}
+    for item, dim in zip(layout.items, dims, strict=True):
+        left = sorted((axis for axis in item if sizes[axis] is None), key=VARYING.__contains__)
+        most = len(left) if isinstance(dim, int) or set(item) <= set(COUNTED) else len(left) - 1
+        known |= {axis: hints[axis] for axis in [axis for axis in left if axis in hints][:most]}
+    return known
 
 
 def _ports(specs: Iterable[PortSpec], ports: Iterable[Port]) -> dict[str, PortSpec]:

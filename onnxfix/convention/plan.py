@@ -279,7 +279,8 @@ def _notes(
             if port is None:
                 notes += [] if spec.optional else [f"`{target}` also has the {kind} `{spec.name}`, the model does not"]
             elif not is_described(port, spec):
-                wanted = f"{spec.dtype or 'any type'} `{spec.layout}`"
+                layout = f"`{spec.layout}`" if spec.layout.rank else "a scalar"
+                wanted = f"{layout}, {spec.dtype}" if spec.dtype else layout
                 shown = f"{port.dtype} {show_dims(port.dims)}"
                 notes.append(f"the {kind} `{spec.name}` is {wanted} in `{target}`; here it stays {shown}")
     return tuple(notes)

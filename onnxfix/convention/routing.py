@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from onnxfix.convention.binding import Binding, BoundCache, BoundTensor, size_of
+from onnxfix.convention.binding import VARYING, Binding, BoundCache, BoundTensor, size_of
 from onnxfix.convention.convention import TensorSpec
 from onnxfix.convention.layout import Layout, show_item
 from onnxfix.convention.matching import Match
@@ -138,11 +138,14 @@ class _Router:
         return list(dict.fromkeys(tensor.sizes[axis] for tensor in self.tensors))
 
     def _size(self, axis: str) -> int | None:
-        """Returns the size of an axis, if all tensors have the same or the user said it."""
+        """Returns the size of an axis, if all tensors have the same."""
         sizes = self._sizes_of(axis)
-        if len(sizes) == 1 and isinstance(sizes[0], int):
-            return sizes[0]
-        return None if any(isinstance(size, int) for size in sizes) else size_of(self.given, self.cache.spec.name, axis)
+        return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], int) else None
+
+    def _given_size(self, axis: str) -> int | None:
+        """Returns the size that the user gave for an axis, if no tensor says another."""
+        is_open = not any(isinstance(size, int) for size in self._sizes_of(axis))
+        return size_of(self.given, self.cache.spec.name, axis) if is_open else None
 
     def _labels(self, axis: str) -> tuple[int, ...]:
         """Returns all labels that an axis has in the model."""
@@ -151,6 +154,7 @@ class _Router:
         if axis not in self.source_axes:
             return (0,)
         size = self._size(axis)
+        size = self._given_size(axis) if size is None else size
         if size is None:
             message = f"the size of `{axis}` in `{self.tensors[0].spec.layout}` is not known"
             raise PlanError(message, where=self.where, hint=f"say it: --size {axis}=N")
@@ -169,15 +173,22 @@ class _Router:
 
     def _group_sizes(self) -> dict[str, int]:
         """Returns the sizes that a tensor's dims do not tell: those of axes in groups, where all tensors agree."""
-        layouts = [*(tensor.spec.layout for tensor in self.tensors), *(spec.layout for spec in self.targets)]
+        layouts = [*(layout for _, layout in self._families()), *(spec.layout for spec in self.targets)]
+        groups = [item for layout in layouts for item in layout.items if len(item) > 1]
         found: dict[str, int] = {}
-        for axis in sorted({axis for layout in layouts for item in layout.items if len(item) > 1 for axis in item}):
+        for axis in sorted({axis for group in groups for axis in group}):
             if axis in self.labels:
                 found[axis] = len(self.labels[axis])
             elif axis not in self.source_axes:
                 found[axis] = 1
             elif (size := self._size(axis)) is not None:
                 found[axis] = size
+        # What the user gave may be true of one call only: it is taken where nothing else helps.
+        for group in groups:
+            for axis in sorted(group, key=VARYING.__contains__):
+                is_one_of_many = axis not in found and len([one for one in group if one not in found]) > 1
+                if is_one_of_many and (given := self._given_size(axis)) is not None:
+                    found[axis] = given
         return found
 
     def _key(self, labels: Mapping[str, int]) -> Labels:
@@ -245,7 +256,7 @@ class _Router:
             unknown = [axis for axis in group if axis not in self.sizes]
             if len(unknown) > 1:
                 names = " and ".join(f"`{axis}`" for axis in unknown)
-                told = min(unknown, key=lambda axis: axis in ("batch", "time") or "(" in axis)
+                told = min(unknown, key=lambda axis: axis in VARYING or "(" in axis)
                 hint = f"say one: --size {told}=N"
                 raise PlanError(f"the sizes of {names} in `{step.before}` are not known", where=self.where, hint=hint)
 

@@ -147,7 +147,7 @@ def test_names_may_trade_places() -> None:
 def test_notes_tell_what_the_result_is_not() -> None:
     notes = plan("wenet-gpu", "wenet-packed").notes
     assert "`wenet-packed` says nothing of the cache `mask`: it stays as it is" in notes
-    assert "the input `offset` is int64 `` in `wenet-packed`; here it stays float32 [1, 1]" in notes
+    assert "the input `offset` is a scalar, int64 in `wenet-packed`; here it stays float32 [1, 1]" in notes
     notes = plan("wenet-kv", "optimum").notes
     assert "`optimum` also has the input `input_ids`, the model does not" in notes
     notes = plan("wenet-kv", "wenet-gpu", without=("convolution",)).notes

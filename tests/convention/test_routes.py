@@ -139,6 +139,18 @@ def test_neighbours_that_travel_together_need_no_size() -> None:
     assert_equal(plan.run_past(spread(whole, AXES, a.caches[0].past)), spread(whole, AXES, apart.caches[0].past))
 
 
+def test_sizes_of_one_call_are_not_burnt_in() -> None:
+    """What varies stays open, even where the user says how large it is now."""
+    a = convention_from_sentences(["c.{layer}: (batch head) kv time dim"])
+    b = convention_from_sentences(["c.{layer}.{kv}: batch head time dim"])
+    sizes = {"layer": 3, "batch": "B", "head": "H", "time": "T", "kv": 2, "dim": 13}
+    plan = plan_of(a, b, sizes, given={"head": 7, "batch": 99, "time": 99})
+    assert plan.caches[0].past.sizes == {"head": 7}
+    assert plan.inputs[0].dims == (None, 7, "T", 13)
+    whole = logical(AXES, PRIMES)
+    assert_equal(plan.run_past(spread(whole, AXES, a.caches[0].past)), spread(whole, AXES, b.caches[0].past))
+
+
 def test_time_inside_a_group() -> None:
     a = convention_from_sentences(["c.{layer}: kv batch (head time) dim"])
     b = convention_from_sentences(["c: layer batch (time kv) head dim"])

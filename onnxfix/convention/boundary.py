@@ -169,10 +169,10 @@ def _cache_units(
             units += [_Unit({one.name}, places[old[port.name]], [port]) for port in ports]
             continue
         mine = [(_sort_key(block, number, keys), port) for block, port in zip(one.route.target, ports, strict=True)]
-        mine.sort(key=lambda row: row[0] if keys else ())
-        units.append(
-            _Unit({one.name}, min(places[block.name] for block in one.route.source), [port for _, port in mine])
-        )
+        if keys:
+            mine.sort(key=lambda row: row[0])
+        place = min(places[block.name] for block in one.route.source)
+        units.append(_Unit({one.name}, place, [port for _, port in mine]))
         rows += mine
     if not units or not keys or keys[0] == "cache":
         return units

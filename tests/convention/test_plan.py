@@ -267,6 +267,13 @@ def test_dims_that_the_file_does_not_tell() -> None:
         assert dims(to_gpu.outputs)["r_cnn_cache"] == (1, 3, 55, None)
 
 
+def test_what_is_put_out_may_be_longer_than_what_is_put_in() -> None:
+    source = convention(["c.{layer} -> d.{layer}: batch head time"])
+    signature = Signature((Port("c.0", "float32", (1, 5, 64)),), (Port("d.0", "float32", ("B", "H", "T")),))
+    done = make_plan(bind(source, signature), convention(["c -> d: layer time (batch head)"]))
+    assert (dims(done.inputs), dims(done.outputs)) == ({"c": (1, 64, 5)}, {"d": (1, "T", 5)})
+
+
 # Metadata
 
 
@@ -277,6 +284,9 @@ def test_metadata_follow_the_target() -> None:
     }  # fmt: skip
     assert plan("gpt2-stacked", "wenet-packed").metadata == {"num_blocks": "3", "head": "5", "output_size": "55"}
     assert "metadata num_blocks = 3" in done.explain()
+    assert plan("wenet-kv", "wenet-packed", metadata={"head": "7", "num_blocks": "x"}).metadata == {
+        "output_size": "55", "cnn_module_kernel": "8",
+    }  # fmt: skip
 
 
 def test_an_input_that_is_an_output_may_stay_one() -> None:

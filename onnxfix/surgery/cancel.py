@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxfix.convention.signature import Dim
+from onnxfix.errors import RewriteError
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.emit import Counter as NodeCounter
 from onnxfix.surgery.emit import Emitter
@@ -49,6 +50,7 @@ class Canceller:
         self.split: list[tuple[str, ...]] = []
         self._known: dict[str, View] = {}
         self._absorbed: dict[Node, None] = {}
+        self._renamed: list[str] = []
 
     @property
     def absorbed(self) -> list[str]:
@@ -72,7 +74,8 @@ class Canceller:
         for parts in splits:
             self.emitter.prefer_split(parts)
         needed = [view for name, view in known.items() if self._readers(name, absorbed)]
-        if self._cost(needed, splits) - len(absorbed) > self._cost(caches.values()):
+        cost = self._cost(needed, splits)
+        if cost is None or cost - len(absorbed) > (self._cost(caches.values()) or 0):
             known, absorbed = dict(caches), {}
         names = [tuple(part.name for part in parts if isinstance(part, Leaf)) for parts in found]
         self.split += [
@@ -83,9 +86,7 @@ class Canceller:
         self.fired.update(node.op_type for node in absorbed)
         for name in known:
             self._serve(name, shown)
-        # Shapes that were asked for by absorbed nodes only are gone now, and need no other tensor.
-        self.graph.remove_dead(name for node in absorbed for name in node.outputs if name)
-        for name in known:
+        for name in [*known, *self._renamed]:
             self._serve_shapes(name, shown)
 
     def _explore(self, caches: Mapping[str, View]) -> tuple[dict[str, View], dict[Node, None], list[list[View]]]:
@@ -115,6 +116,8 @@ class Canceller:
         inputs = [known.get(name) if whole or index == 0 else None for index, name in enumerate(node.inputs)]
         if inputs[0] is None or (whole and None in inputs):
             return None
+        if not whole and any(name in known for name in node.inputs[1:]):
+            return None
         return self._read(node, inputs, known)
 
     def _read(self, node: Node, inputs: Sequence[View | None], known: Mapping[str, View]) -> list[View] | None:
@@ -125,14 +128,17 @@ class Canceller:
         view = known.get(name) or self._seen(name, known)
         return None if view is None else view.dims
 
-    def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int:
-        """Returns how many nodes it takes to make tensors of these views."""
+    def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int | None:
+        """Returns how many nodes it takes to make tensors of these views; None where the opset cannot say it."""
         counter = NodeCounter(self.graph.opset)
         emitter = Emitter(counter, self.views)
         for parts in splits:
             emitter.prefer_split(parts)
-        for view in views:
-            emitter.tensor(view)
+        try:
+            for view in views:
+                emitter.tensor(view)
+        except RewriteError:
+            return None
         return counter.nodes
 
     def _readers(self, name: str, absorbed: Mapping[Node, None]) -> list[Node]:
@@ -149,6 +155,7 @@ class Canceller:
             self.graph.rename({name: (inner := self.graph.fresh_name(f"{name}_inner"))})
             self._known[inner] = view
             self.emitter.tensor(view, name)
+            self._renamed.append(inner)
             name = inner
         if not readers and not captured:
             return
@@ -169,9 +176,18 @@ class Canceller:
     def _serve_shapes(self, name: str, shown: Mapping[str, str]) -> None:
         view = self._known[name]
         for node in self.graph.consumers(name):
-            if node.op_type == "Shape" and node not in self._absorbed and not self._reroot(node, view):
+            if node.op_type != "Shape" or node in self._absorbed or self._serves_absorbed(node):
+                continue
+            if not self._reroot(node, view):
                 self.refused.append(f"the whole shape of {shown.get(name, name)} is needed")
                 self.graph.set_input(node, 0, self.emitter.tensor(view))
+
+    def _serves_absorbed(self, node: Node) -> bool:
+        """Whether absorbed nodes, and nothing else, need what a node yields: then it goes with them."""
+        if any(self.graph.is_output(name) or self.graph.capturers(name) for name in node.outputs):
+            return False
+        readers = [one for name in node.outputs for one in self.graph.consumers(name)]
+        return bool(readers) and all(one in self._absorbed or self._serves_absorbed(one) for one in readers)
 
     def _reroot(self, shape: Node, view: View) -> bool:
         """Lets those who ask for one size of a tensor ask a tensor that is still there; False where that fails."""
@@ -223,7 +239,7 @@ class Canceller:
     def _reroot_range(self, shape: Node, view: View, start: int, stop: int) -> bool:
         """Opset 15: a Shape that yields one size only."""
         place = self._place(view, start) if stop - start == 1 else None
-        if place is None:
+        if place is None or self.graph.is_output(shape.outputs[0]):
             return False
         made = self.graph.add_node(
             "Shape", [place[0]], attributes={"start": place[1], "end": place[1] + 1}, name="onnxfix_Shape"
@@ -255,16 +271,18 @@ class Canceller:
                 seen.append(node)
                 found.update(zip(node.outputs, made, strict=True))
         direct = plan(outputs)
-        through = plan({name: found.get(name) or self._known.get(name) or view for name, view in outputs.items()})
+        through = plan({name: self._known.get(name) or found.get(name) or view for name, view in outputs.items()})
         gone = sum(node in seen or is_movement(node) for node in dying)
-        if self._cost(through.values()) - gone > self._cost(direct.values()):
+        cost = self._cost(through.values())
+        if cost is None or cost - gone > (self._cost(direct.values()) or 0):
             return direct
         self.fired.update(node.op_type for node in seen)
         return through
 
     def _seen(self, name: str, found: Mapping[str, View]) -> View | None:
-        if name in found or name in self._known:
-            return found.get(name) or self._known[name]
+        for known in (self._known, self.emitter.made, found):
+            if name in known:
+                return known[name]
         dims = self._dims(name)
         return None if dims is None else leaf(name, dims, self.views)
 

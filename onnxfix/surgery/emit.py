@@ -110,7 +110,7 @@ class Emitter:
         """Lets parts that make up a whole tensor come from one Split, as the graph had it, in place of Slices."""
         cuts = [part.of if isinstance(part, Move) else part for part in parts]
         tiles = tuple(cut for cut in cuts if isinstance(cut, Slice) and cut.is_static and cut.step == 1)
-        if len(tiles) != len(parts) or len(tiles) < 2:
+        if len(tiles) != len(parts) or len(tiles) < 2 or len({(id(part.of), part.axis) for part in tiles}) > 1:
             return
         whole = self.views.join(tiles, tiles[0].axis)
         if whole is tiles[0].of and all(part.of is whole and part.axis == tiles[0].axis for part in tiles):

@@ -98,7 +98,9 @@ def _bounds(reading: _Reading, index: int) -> tuple[Bound, ...] | None:
     numbers = reading.numbers(index)
     if numbers is not None:
         return numbers
-    return (reading.name(index),) if reading.graph.dims_of(reading.name(index)) == (1,) else None
+    port = reading.graph.type_of(reading.name(index))
+    # The other parameters are written as int64, and ONNX wants all of one type.
+    return (reading.name(index),) if port is not None and (port.dtype, port.dims) == ("int64", (1,)) else None
 
 
 def _split(reading: _Reading, inputs: list[View]) -> list[View] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from onnxfix.convention.plan import Plan
@@ -53,13 +53,17 @@ def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[s
 
     Raises:
         RewriteError: A new name is taken inside the graph, or an operator is missing in the model's opset. The model
-            must not be used then.
+            is as it was then.
     """
     graph = GraphView(model)
     graph.infer_shapes()
-    surgery = _Surgery(graph, plan)
-    surgery.rename()
-    report = surgery.run(cancel, splits)
+    try:
+        report = _Surgery(graph, plan).run(cancel, splits)
+    except RewriteError as error:
+        if not cancel:
+            raise
+        # Nothing was committed. What cannot be cancelled, or is no shorter for it, keeps its adapters.
+        report = replace(_Surgery(GraphView(model), plan).run(False, ()), refused=(error.message,))
     for key, value in plan.metadata.items():
         model.set_metadata(key, value)
     return report
@@ -104,6 +108,12 @@ class _Surgery:
                 )
 
     def run(self, cancel: bool, splits: Sequence[str]) -> SurgeryReport:
+        """Edits the graph and commits.
+
+        Raises:
+            RewriteError: It cannot be done, or cancelling makes the graph longer. Nothing was committed.
+        """
+        self.rename()
         types = {name: port.dtype for name in self.casts.values() if (port := self.graph.type_of(name)) is not None}
         self.graph.set_inputs(self.plan.inputs)
         emitter = Emitter(self.graph, self.views)
@@ -126,6 +136,8 @@ class _Surgery:
         self._add_casts(types)
         self.graph.set_outputs(self.plan.outputs)
         self.graph.remove_dead([*self.inner.values(), *canceller.absorbed])
+        if cancel and len(self.graph.nodes) > adapters:
+            raise RewriteError("cancelling the adapters would take more nodes than they do")
         self.graph.commit()
         fired = dict(sorted(canceller.fired.items()))
         return SurgeryReport(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from onnxfix.convention.layout import Layout
-from onnxfix.convention.route import Block, Labels, Rearrange, Route, Split, Stack, holds, walk_split, walk_stack
+from onnxfix.convention.route import Block, Labels, Rearrange, Route, Split, Stack, fuse, holds, walk_split, walk_stack
 from onnxfix.errors import RewriteError
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.pattern import Size
@@ -77,6 +77,7 @@ class _Walker:
 
     def rearrange_layout(self, view: View, before: Layout, after: Layout, more: Mapping[str, int]) -> View:
         """Axes that only `before` has are of size 1; so are those that only `after` has."""
+        before, after = fuse(before, after, {**self.sizes, **more}.keys())
         known = {**self.sizes, **more, **{axis: 1 for axis in before.axes if axis not in after.axes}}
         atoms = tuple(_atoms(item, dim, known) for item, dim in zip(before.items, view.dims, strict=True))
         number = {axis: index for index, axis in enumerate(before.axes)}

@@ -89,8 +89,8 @@ class Pool:
             name = draw(st.sampled_from(["one", "two", "back"]))
             bound = slice(int(self.arrays[name][0]), None)
             self.add(self.views.slice(view, axis, name, END), array[(slice(None),) * axis + (bound,)])
-        elif action == "pick" and known and size:
-            index = draw(st.integers(0, size - 1))
+        elif action == "pick" and size:
+            index = draw(st.integers(0, size - 1 if known else 0))
             self.add(self.views.pick(view, axis, index), array.take(index, axis))
         elif action == "transpose":
             order = draw(st.permutations(range(array.ndim)))
@@ -143,6 +143,8 @@ def test_a_view_holds_what_numpy_says(data: st.DataObject) -> None:
     pool.leaf(2, 3, 4)
     pool.leaf(2, 5, 4, symbolic=(1,))
     pool.leaf(6, 4)
+    # As long as another one only after a cut.
+    pool.leaf(2, 7, 4)
     for _ in range(data.draw(st.integers(1, 14))):
         pool.grow(data.draw)
     for view, array in pool.entries:

@@ -154,6 +154,33 @@ def test_new_names_avoid_those_in_nested_graphs() -> None:
     convert(model)
 
 
+def test_bounds_of_another_type_are_not_moved() -> None:
+    """Slice wants all bounds of one type, and those that are written anew are int64."""
+    model = parse(
+        """
+        e = Constant <value_ints = [100]> () x = Constant <value_ints = [1]> ()
+        ends = Cast <to = 6> (e) axes = Cast <to = 6> (x) cut = Slice(state, from, ends, axes)
+        next = Concat <axis = 1> (cut, cut)
+        """,
+        inputs="float[2,B,4] state, int32[1] from",
+        outputs="float[2,C,4] next",
+    )
+    convert(model)
+
+
+def test_windows_of_different_lengths_are_cut_before_they_are_packed() -> None:
+    model = parse(
+        """
+        a = Constant <value_ints = [-2]> () b = Constant <value_ints = [100]> () x = Constant <value_ints = [1]> ()
+        k = Concat <axis = 1> (h, one) v = Concat <axis = 1> (c, two) kk = Neg(k) vv = Neg(v)
+        hn = Slice(kk, a, b, x) cn = Slice(vv, a, b, x)
+        """,
+        inputs="float[B,4,3] h, float[B,4,3] c, float[B,1,3] one, float[B,2,3] two",
+        outputs="float[B,2,3] hn, float[B,2,3] cn",
+    )
+    convert(model, "{hc:h,c} -> {hc:h,c}n: batch time dim", "state -> next: batch time (hc dim)")
+
+
 # What must go.
 
 
@@ -237,6 +264,12 @@ def test_one_size_of_a_shape_is_asked_of_a_part() -> None:
     report, _ = convert(model, target="{hc:p,q} -> {hc:p,q}n: batch dim")
     assert operators(model) == ["Cast", "Gather", "Identity", "Mul", "Shape"]
     assert report.fired["Shape"] == 1
+
+
+@pytest.mark.parametrize("target", [TWO, "state -> next: batch dim hc", "state -> next: batch (hc dim)"])
+def test_a_cache_that_is_read_and_passed_on_stays_one(target: str) -> None:
+    model = parse("y = Tanh(state) next = Identity(state)", outputs="float[2,B,4] next, float[2,B,4] y")
+    convert(model, target=target)
 
 
 def test_a_cache_that_passes_through_is_an_identity() -> None:

@@ -241,6 +241,8 @@ class Model:
         where = str(destination)
         if destination.is_dir():
             raise ModelWriteError("the destination is a folder", where=where, hint="Name a file in it.")
+        if destination.exists() and not destination.is_file():
+            raise ModelWriteError("the destination is no regular file", where=where, hint="Name a file.")
         if not destination.parent.is_dir():
             raise ModelWriteError(
                 f"there is no folder `{destination.parent}`", where=where, hint="Make it, or correct the path."

@@ -229,9 +229,13 @@ class Model:
         """
         destination = Path(path)
         self.require_data_files()
+        try:
+            self._require_writable(destination)
+        except (OSError, RuntimeError) as error:  # a loop of links: RuntimeError before Python 3.13
+            reason = getattr(error, "strerror", None) or "a loop of links"
+            raise ModelWriteError(f"the destination cannot be written: {reason}", where=str(path)) from None
         staged = Staged(destination)
         with _discarded_on_error(staged):
-            self._require_writable(destination)
             renamed = self._stage_data(staged)
             with _relocated(self.proto, renamed):
                 staged.write(self._written())

@@ -66,8 +66,8 @@ class Feed:
             raise UsageError(f"`{rest}` are no numbers", where=f"--feed {port}={text}", hint=usage) from None
         if not least <= len(numbers) <= most:
             raise UsageError("wrong number of arguments", where=f"--feed {port}={text}", hint=usage)
-        if kind == "tokens" and not numbers[0] >= 1:
-            raise UsageError("there must be at least one token", where=f"--feed {port}={text}", hint=usage)
+        if kind == "tokens" and not 1 <= numbers[0] < 2**63:
+            raise UsageError("the number of tokens is from 1 to 2**63 - 1", where=f"--feed {port}={text}", hint=usage)
         return Feed(kind, numbers)
 
     def make(self, shape: Shape, dtype: str, tick: int, rng: np.random.Generator) -> Array:

@@ -51,8 +51,8 @@ def test_random_feeds_keep_to_their_bounds():
         ("constant", "wrong number of arguments"),
         ("constant:x", "`x` are no numbers"),
         ("zeros:1", "wrong number of arguments"),
-        ("tokens:0", "at least one token"),
-        ("tokens:nan", "at least one token"),
+        ("tokens:0", "number of tokens"),
+        ("tokens:nan", "number of tokens"),
         ("step:1", "wrong number of arguments"),
     ],
 )

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from onnxfix.convention.signature import Port
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import CachePlan, Plan
     from onnxfix.model.model import Model
-    from onnxfix.verify.report import PortReport, VerifyReport
-
-Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+    from onnxfix.verify.report import Json as Json
+    from onnxfix.verify.report import VerifyReport
 
 
 class Outcome(StrEnum):
@@ -141,7 +140,7 @@ class ConversionReport:
             "nodes": None if self.nodes is None else self.nodes.to_json(),
             "cancelled": dict(self.fired),
             "refused": list(self.refused),
-            "proof": None if self.proof is None else proof_to_json(self.proof),
+            "proof": None if self.proof is None else self.proof.to_json(),
             "notes": list(self.notes),
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
         }
@@ -185,39 +184,6 @@ def _change(cache: CachePlan) -> CacheChange:
 def port_to_json(port: Port) -> dict[str, Json]:
     """Returns name, dtype and dims of a port: sizes, names or null; null as a whole without a rank."""
     return {"name": port.name, "dtype": port.dtype, "dims": None if port.dims is None else list(port.dims)}
-
-
-def proof_to_json(proof: VerifyReport) -> dict[str, Json]:
-    """Returns what a verification found."""
-    return {
-        "ticks": proof.ticks,
-        "values": proof.values,
-        "max_abs": proof.max_abs,
-        "exact": proof.is_exact,
-        "outputs": proof.outputs,
-        "states": proof.states,
-        "fed": dict(proof.fed),
-        "observable": list(proof.observable),
-        "not_observable": list(proof.not_observable),
-        "notes": list(proof.notes),
-        "ports": [_port_report_to_json(port) for port in proof.ports],
-        "seconds": round(proof.seconds, 4),
-    }
-
-
-def _port_report_to_json(port: PortReport) -> Json:
-    return {
-        "name": port.name,
-        "state": port.is_state,
-        "dtype": port.dtype,
-        "shape": list(port.shape),
-        "values": port.values,
-        "nans": port.nans,
-        "mismatched": port.mismatched,
-        "max_abs": port.max_abs,
-        "max_rel": port.max_rel,
-        "tick": port.tick,
-    }
 
 
 def _ports_to_json(ports: Iterable[Port]) -> list[Json]:

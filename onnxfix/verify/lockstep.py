@@ -16,7 +16,15 @@ from onnxfix.verify.drive import Drive
 from onnxfix.verify.dtypes import DRIVABLE, cast
 from onnxfix.verify.evidence import Witness, observe, parts_of
 from onnxfix.verify.feed import Feed, Recording, read_recording
-from onnxfix.verify.report import DifferenceError, PortReport, VerifyOptions, VerifyReport
+from onnxfix.verify.report import (
+    LEAST_TICKS,
+    DifferenceError,
+    PortReport,
+    Run,
+    TickReport,
+    VerifyOptions,
+    VerifyReport,
+)
 from onnxfix.verify.session import Session
 from onnxfix.verify.sizes import PROFILES, require_names
 from onnxfix.verify.stream import Stream, Tick, next_state
@@ -49,7 +57,7 @@ def verify(source: Path, result: Path, plan: Plan, options: VerifyOptions | None
     """
     options = options or VerifyOptions()
     started = time.perf_counter()
-    if options.ticks < 1:
+    if options.ticks is not None and options.ticks < 1:
         raise VacuousCheck("no tick was driven, so nothing is proven", hint="--ticks 1 at least")
     _require_comparable(plan)
     original = Session(source)
@@ -61,13 +69,14 @@ def verify(source: Path, result: Path, plan: Plan, options: VerifyOptions | None
     ports = _compare_ticks(witness, converted, plan, steps)
     del converted
     report = VerifyReport(
-        options.ticks, ports, dict(drive.fed), (), (), (*notes, *_remarks(drive, ports, witness)), 0.0
-    )
+        (Run(ports),), dict(drive.fed), notes=(*notes, *_remarks(drive, ports, witness)),
+        source=str(source), result=str(result), seed=options.seed,
+    )  # fmt: skip
     if wrong := [port for port in ports if port.mismatched]:
-        raise _difference(wrong, replace(report, ticks=len(witness.outputs), seconds=time.perf_counter() - started))
+        raise _difference(wrong, replace(report, seconds=time.perf_counter() - started))
     if not report.values:
         raise VacuousCheck("no value was compared: every output is empty or NaN", hint=_REAL_INPUT)
-    shown, hidden = observe(witness, options.ticks, steps.done)
+    shown, hidden = observe(witness, steps.ticks, steps.done)
     if not shown:
         raise _vacuous(witness, hidden)
     return replace(report, observable=shown, not_observable=hidden, seconds=time.perf_counter() - started)
@@ -77,8 +86,9 @@ class _Steps:
     """Counts what is done, and tells."""
 
     def __init__(self, options: VerifyOptions, parts: int) -> None:
-        self.ticks = options.ticks
-        self._all = options.ticks + parts
+        self.options = options
+        self.ticks = _ticks(options)
+        self._all = self.ticks + parts
         self._done = 0
         self._progress = options.progress
 
@@ -86,6 +96,10 @@ class _Steps:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._all)
+
+
+def _ticks(options: VerifyOptions) -> int:
+    return LEAST_TICKS if options.ticks is None else options.ticks
 
 
 def _require_comparable(plan: Plan) -> None:
@@ -133,7 +147,7 @@ def _wishes(plan: Plan, options: VerifyOptions) -> tuple[dict[str, Feed], Record
     if options.inputs is None:
         return feeds, Recording.empty()
     states = [tensor.port.name for cache in plan.binding.caches for tensor in cache.past]
-    return feeds, read_recording(Path(options.inputs), ports, states, options.ticks)
+    return feeds, read_recording(Path(options.inputs), ports, states, _ticks(options))
 
 
 def _open_result(result: Path, plan: Plan) -> Session:
@@ -158,7 +172,12 @@ def _ports(ports: Sequence[Port]) -> list[str]:
 def _compare_ticks(witness: Witness, converted: Session, plan: Plan, steps: _Steps) -> tuple[PortReport, ...]:
     """Runs all ticks, or up to the first at which something differs, and returns what each output had."""
     states = set(plan.pairs.values())
-    ports = {port.name: PortReport(port.name, port.name in states, port.dtype, ()) for port in plan.outputs}
+    ports = {
+        port.name: PortReport(
+            port.name, port.name in states, port.dtype, steps.options.tolerance(port.name, port.dtype)
+        )
+        for port in plan.outputs
+    }
     state: Mapping[str, Array] = {}
     for number in range(steps.ticks):
         tick = witness.stream.step()
@@ -205,19 +224,8 @@ def _as_result(arrays: Mapping[str, Array], dtypes: Mapping[str, str], plan: Pla
 
 
 def _compared(port: PortReport, expected: Array, actual: Array, number: int) -> PortReport:
-    found = compare(expected, actual, port.dtype)
-    is_first = port.tick is None and found.mismatched > 0
-    return replace(
-        port,
-        shape=tuple(actual.shape),
-        values=port.values + found.values,
-        nans=port.nans + found.nans,
-        mismatched=port.mismatched + found.mismatched,
-        max_abs=max(port.max_abs, found.max_abs),
-        max_rel=max(port.max_rel, found.max_rel),
-        tick=number if is_first else port.tick,
-        worst=found.worst if is_first else port.worst,
-    )
+    found = compare(expected, actual, port.dtype, port.tolerance)
+    return replace(port, ticks=(*port.ticks, TickReport(number, tuple(actual.shape), found)))
 
 
 def _difference(wrong: Sequence[PortReport], report: VerifyReport) -> DifferenceError:

@@ -2,64 +2,266 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
-from onnxfix.errors import VerifyError
-from onnxfix.verify.compare import Mismatch
+from onnxfix.errors import UsageError, VerifyError
+from onnxfix.verify.compare import TOLERANCES, Difference, Mismatch, Tolerance
+
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+
+LEAST_TICKS, MOST_TICKS = 8, 64
+"""How many streaming calls are compared where nobody says: as many as the longest cache remembers, within these."""
+CLOSED_LOOP, TEACHER = "closed loop", "teacher"
+"""Each model gets its own previous state; or both get that of the source."""
+FULL, EMPTY = "full", "empty"
+"""How long the caches are at first."""
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """How a model is driven.
+    """How a model is driven, and how much its outputs may differ.
 
     Attributes:
-        ticks: How many streaming calls.
+        ticks: How many streaming calls; None: as many as the longest cache remembers, from 8 to 64.
         seed: The same seed gives the same feeds.
-        inputs: An npz file with inputs (`feed.read_recording` says how it is laid out).
+        inputs: An npz file or a folder with inputs (`feed.read_recording` says how it is laid out).
         feeds: What to feed, by port of the source, as `--feed` takes it: `{"offset": "constant:64"}`.
         sizes: Sizes that are open, by symbolic dim, axis, cache and axis, or metadata key.
         progress: Called after each step with the number of steps done and of all: first the ticks, then one a part of
             the state.
+        teacher: Whether the result gets the source's state at every tick, so that no error travels on.
+        optimize: Whether onnxruntime may optimise the graphs; then the tolerances of `compare.TOLERANCES` apply.
+        atol, rtol: Tolerances of all outputs of floats; what is None is 0 or, with `optimize`, follows from the type.
+        tolerances: Tolerances of single outputs, by port of the result; they go before all others.
+        providers: What the result runs on, one run each; the source runs on the CPU.
+        batch: How many streams at once; None: chosen.
+        trace: A recorded run of the source, to be checked against instead of the source itself.
     """
 
-    ticks: int = 8
+    ticks: int | None = None
     seed: int = 0
     inputs: Path | None = None
     feeds: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     progress: Callable[[int, int], None] | None = None
+    teacher: bool = False
+    optimize: bool = False
+    atol: float | None = None
+    rtol: float | None = None
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    providers: tuple[str, ...] = ("cpu",)
+    batch: int | None = None
+    trace: Path | None = None
+
+    def tolerance(self, port: str, dtype: str) -> Tolerance | None:
+        """Returns how much an output of the result may differ; None: not by a bit.
+
+        Args:
+            port: The output.
+            dtype: Its element type.
+        """
+        if port in self.tolerances:
+            return self.tolerances[port]
+        table = TOLERANCES.get(dtype)
+        if table is None or not (self.optimize or self.atol is not None or self.rtol is not None):
+            return None
+        base = table if self.optimize else Tolerance()
+        return Tolerance(
+            base.absolute if self.atol is None else self.atol, base.relative if self.rtol is None else self.rtol
+        )
+
+    def require_outputs(self, names: tuple[str, ...]) -> None:
+        """Refuses tolerances of outputs that the result does not have: a slip of the pen would silently do nothing.
+
+        Raises:
+            UsageError: There is no such output.
+        """
+        for name in self.tolerances:
+            if name not in names:
+                hint = f"the outputs are {', '.join(names)}"
+                raise UsageError(f"no output of the result is called `{name}`", where="--tolerance", hint=hint)
+
+
+@dataclass(frozen=True)
+class TickReport:
+    """One comparison of one output.
+
+    Attributes:
+        tick: The tick, from 0.
+        shape: The shape of the result's array.
+        difference: What the comparison found.
+    """
+
+    tick: int
+    shape: tuple[int, ...]
+    difference: Difference
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns the comparison as plain JSON values."""
+        found = self.difference
+        return {
+            "tick": self.tick,
+            "shape": list(self.shape),
+            "values": found.values,
+            "nans": found.nans,
+            "mismatched": found.mismatched,
+            "max_abs": number_to_json(found.max_abs),
+            "max_rel": number_to_json(found.max_rel),
+            "mean_abs": number_to_json(found.mean_abs),
+            "cosine": found.cosine,
+            "needed_abs": number_to_json(found.needed_abs),
+            "needed_rel": number_to_json(found.needed_rel),
+            "place": None if found.place is None else list(found.place),
+        }
 
 
 @dataclass(frozen=True)
 class PortReport:
-    """All comparisons of one output of the result.
+    """All comparisons of one output of the result in one run.
 
     Attributes:
         name: The port.
         is_state: Whether it is a cache, compared through the plan.
         dtype: Its element type.
-        shape: Its shape at the last tick.
-        values: How many pairs of values were compared, over all ticks.
-        nans: How many values were NaN on both sides; they are not among `values`.
-        mismatched: How many pairs differed.
-        max_abs, max_rel: The largest absolute and relative difference.
-        tick: The first tick with a mismatch; None if there is none.
-        worst: The worst mismatch of that tick.
+        tolerance: How much was allowed; None: equal to the bit.
+        ticks: One comparison a tick, in order.
     """
 
     name: str
     is_state: bool
     dtype: str
-    shape: tuple[int, ...]
-    values: int = 0
-    nans: int = 0
-    mismatched: int = 0
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    tick: int | None = None
-    worst: Mismatch | None = None
+    tolerance: Tolerance | None = None
+    ticks: tuple[TickReport, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape at the last tick."""
+        return self.ticks[-1].shape if self.ticks else ()
+
+    @property
+    def values(self) -> int:
+        """How many pairs of values were compared."""
+        return sum(one.difference.values for one in self.ticks)
+
+    @property
+    def nans(self) -> int:
+        """How many values were the same NaN on both sides; they are not among `values`."""
+        return sum(one.difference.nans for one in self.ticks)
+
+    @property
+    def mismatched(self) -> int:
+        """How many pairs differed by more than was allowed."""
+        return sum(one.difference.mismatched for one in self.ticks)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing differed, to the bit."""
+        return all(one.difference.mismatched == 0 and one.difference.place is None for one in self.ticks)
+
+    @property
+    def max_abs(self) -> float:
+        """The largest absolute difference."""
+        return max((one.difference.max_abs for one in self.ticks), default=0.0)
+
+    @property
+    def max_rel(self) -> float:
+        """The largest relative difference."""
+        return max((one.difference.max_rel for one in self.ticks), default=0.0)
+
+    @property
+    def mean_abs(self) -> float:
+        """The mean absolute difference."""
+        values = self.values
+        return math.fsum(one.difference.mean_abs * one.difference.values for one in self.ticks) / max(1, values)
+
+    @property
+    def cosine(self) -> float | None:
+        """The least cosine of all ticks; None where no tick has one."""
+        return min((one.difference.cosine for one in self.ticks if one.difference.cosine is not None), default=None)
+
+    @property
+    def needed_abs(self) -> float:
+        """The smallest absolute tolerance that would have passed, with a relative one of 0."""
+        return max((one.difference.needed_abs for one in self.ticks), default=0.0)
+
+    @property
+    def needed_rel(self) -> float:
+        """The smallest relative tolerance that would have passed, with an absolute one of 0."""
+        return max((one.difference.needed_rel for one in self.ticks), default=0.0)
+
+    @property
+    def tick(self) -> int | None:
+        """The first tick with a mismatch; None if there is none."""
+        return next((one.tick for one in self.ticks if one.difference.mismatched), None)
+
+    @property
+    def worst(self) -> Mismatch | None:
+        """The worst mismatch of that tick."""
+        return next((one.difference.worst for one in self.ticks if one.difference.mismatched), None)
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns all comparisons as plain JSON values."""
+        allowed, worst = self.tolerance, self.worst
+        return {
+            "name": self.name,
+            "state": self.is_state,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "tolerance": None if allowed is None else {"atol": allowed.absolute, "rtol": allowed.relative},
+            "exact": self.is_exact,
+            "passed": not self.mismatched,
+            "values": self.values,
+            "nans": self.nans,
+            "mismatched": self.mismatched,
+            "max_abs": number_to_json(self.max_abs),
+            "max_rel": number_to_json(self.max_rel),
+            "mean_abs": number_to_json(self.mean_abs),
+            "cosine": self.cosine,
+            "needed_abs": number_to_json(self.needed_abs),
+            "needed_rel": number_to_json(self.needed_rel),
+            "tick": self.tick,
+            "worst": None if worst is None else _mismatch_to_json(worst),
+            "ticks": [one.to_json() for one in self.ticks],
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result, driven once from the first tick to the last.
+
+    Attributes:
+        ports: Every output of the result, in its order.
+        provider: What the result ran on: `cpu`, `cuda`, `tensorrt`.
+        start: How long the caches were at first: `full` or `empty`.
+    """
+
+    ports: tuple[PortReport, ...]
+    provider: str = "cpu"
+    start: str = FULL
+
+    @property
+    def ticks(self) -> int:
+        """How many streaming calls were compared."""
+        return max((len(port.ticks) for port in self.ports), default=0)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no value differed by more than was allowed."""
+        return not any(port.mismatched for port in self.ports)
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns the run as plain JSON values."""
+        return {
+            "provider": self.provider,
+            "start": self.start,
+            "ticks": self.ticks,
+            "passed": self.passed,
+            "ports": [port.to_json() for port in self.ports],
+        }
 
 
 @dataclass(frozen=True)
@@ -67,22 +269,41 @@ class VerifyReport:
     """What was compared, and how much that proves.
 
     Attributes:
-        ticks: How many streaming calls were compared.
-        ports: Every output of the result, in its order.
+        runs: The result, driven once for each provider and each length of the first caches; after one that fails there
+            is none.
         fed: How each input that is no cache was fed, by port of the source.
         observable: Parts of caches that change an output when they are disturbed.
         not_observable: Parts that do not: that they go where they should is seen on the states alone.
         notes: What the user should know.
         seconds: How long it took.
+        source: What the result was held against: a model or a trace.
+        result: The model that was checked.
+        mode: `closed loop` or `teacher`.
+        seed: The seed of the feeds.
+        is_optimized: Whether onnxruntime was allowed to optimise the graphs.
     """
 
-    ticks: int
-    ports: tuple[PortReport, ...]
-    fed: Mapping[str, str]
-    observable: tuple[str, ...]
-    not_observable: tuple[str, ...]
-    notes: tuple[str, ...]
-    seconds: float
+    runs: tuple[Run, ...]
+    fed: Mapping[str, str] = field(default_factory=dict)
+    observable: tuple[str, ...] = ()
+    not_observable: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    source: str = ""
+    result: str = ""
+    mode: str = CLOSED_LOOP
+    seed: int = 0
+    is_optimized: bool = False
+
+    @property
+    def ports(self) -> tuple[PortReport, ...]:
+        """Every output of every run."""
+        return tuple(port for run in self.runs for port in run.ports)
+
+    @property
+    def ticks(self) -> int:
+        """How many streaming calls were compared in the longest run."""
+        return max((run.ticks for run in self.runs), default=0)
 
     @property
     def values(self) -> int:
@@ -92,12 +313,12 @@ class VerifyReport:
     @property
     def outputs(self) -> int:
         """How many ordinary outputs were compared."""
-        return sum(not port.is_state for port in self.ports)
+        return len({port.name for port in self.ports if not port.is_state})
 
     @property
     def states(self) -> int:
         """How many caches' tensors were compared."""
-        return sum(port.is_state for port in self.ports)
+        return len({port.name for port in self.ports if port.is_state})
 
     @property
     def max_abs(self) -> float:
@@ -107,7 +328,46 @@ class VerifyReport:
     @property
     def is_exact(self) -> bool:
         """Whether every value was the same, to the bit."""
-        return not any(port.mismatched for port in self.ports)
+        return all(port.is_exact for port in self.ports)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no value differed by more than was allowed."""
+        return all(run.passed for run in self.runs)
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns the report as plain JSON values; numbers that are infinite become `null`."""
+        return {
+            "source": self.source,
+            "result": self.result,
+            "passed": self.passed,
+            "exact": self.is_exact,
+            "mode": self.mode,
+            "seed": self.seed,
+            "optimized": self.is_optimized,
+            "ticks": self.ticks,
+            "values": self.values,
+            "max_abs": number_to_json(self.max_abs),
+            "outputs": self.outputs,
+            "states": self.states,
+            "fed": dict(self.fed),
+            "observable": list(self.observable),
+            "not_observable": list(self.not_observable),
+            "notes": list(self.notes),
+            "runs": [run.to_json() for run in self.runs],
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def number_to_json(number: float) -> float | None:
+    """Returns a number as JSON has them: it knows no infinity and no NaN."""
+    return number if math.isfinite(number) else None
+
+
+def _mismatch_to_json(worst: Mismatch) -> Json:
+    return {
+        "what": worst.what, "index": list(worst.index), "expected": worst.expected, "actual": worst.actual,
+    }  # fmt: skip
 
 
 class DifferenceError(VerifyError):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 # Packages and modules that bear the name of a function are loaded first: a later import cannot shadow the function.
 import onnxfix.verify  # noqa: F401
-from onnxfix.convert import convert, verify
+from onnxfix.convert import convert
 from onnxfix.errors import ExitCode, OnnxfixError
 from onnxfix.inspection import inspect
+from onnxfix.proof import record, verify
 from onnxfix.request import open_model, plan_conversion
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from onnxfix.model.model import Model
     from onnxfix.report import ConversionReport, Outcome
     from onnxfix.verify.report import VerifyOptions, VerifyReport
+    from onnxfix.verify.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,7 @@ __all__ = [
     "OnnxfixError",
     "Outcome",
     "Plan",
+    "Trace",
     "VerifyOptions",
     "VerifyReport",
     "__version__",
@@ -45,6 +48,7 @@ __all__ = [
     "load_convention",
     "open_model",
     "plan_conversion",
+    "record",
     "verify",
 ]
 
@@ -55,6 +59,7 @@ _LAZY = {
     "Model": "onnxfix.model.model",
     "Outcome": "onnxfix.report",
     "Plan": "onnxfix.convention.plan",
+    "Trace": "onnxfix.verify.trace",
     "VerifyOptions": "onnxfix.verify.report",
     "VerifyReport": "onnxfix.verify.report",
     "load_convention": "onnxfix.convention.load",

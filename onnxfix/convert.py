@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from onnxfix.errors import RewriteError
-from onnxfix.request import bind_model, open_model, plan_conversion
+from onnxfix.request import file_of, open_model, plan_conversion, scratch
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits, Plan
@@ -110,40 +109,6 @@ def convert(
     )
 
 
-def verify(
-    source: Source,
-    result: Source,
-    *,
-    to: Speech | None = None,
-    from_: Speech | None = None,
-    sizes: Mapping[str, int] | None = None,
-    edits: Edits | None = None,
-    options: VerifyOptions | None = None,
-) -> VerifyReport:
-    """Drives two models side by side, each fed its own caches, and compares all that they put out, to the bit.
-
-    Args:
-        source: The model that is trusted.
-        result: The model that should be the same under another convention.
-        to: The convention of the result, as in `convert`; None: it is detected.
-        from_: The convention of the source; None: it is detected.
-        sizes: Sizes that the models do not tell, as in `convert`.
-        edits: What else was changed on the way to the result.
-        options: How to drive them.
-
-    Raises:
-        VerifyError: They differ, cannot be driven, or nothing is proven.
-        OnnxfixError: A model cannot be read, or its convention is not known.
-    """
-    from onnxfix.verify.lockstep import verify as drive
-
-    original, converted = open_model(source), open_model(result)
-    spoken = bind_model(converted.signature(), from_=to, sizes=sizes).convention
-    plan = plan_conversion(original, to=spoken, from_=from_, sizes=sizes, edits=edits)
-    with contextlib.ExitStack() as stack:
-        return drive(_file(original, source, stack), _file(converted, result, stack), plan, options)
-
-
 def _options(verify: bool | VerifyOptions, clock: _Clock) -> VerifyOptions | None:
     """Returns how to verify, with the clock told of every tick; None for not at all."""
     from onnxfix.verify.report import VerifyOptions
@@ -186,12 +151,13 @@ def _require_planned_ports(model: Model, plan: Plan) -> None:
 def _stamp(model: Model, plan: Plan, digest: str, options: VerifyOptions | None, splits: Sequence[str]) -> None:
     """Says in the model where it came from; entries of an earlier conversion are replaced."""
     from onnxfix import __version__
+    from onnxfix.verify.report import LEAST_TICKS
 
     model.set_metadata("onnxfix.version", __version__)
     model.set_metadata("onnxfix.from", str(plan.binding.convention))
     model.set_metadata("onnxfix.to", str(plan.target or plan.binding.convention))
     model.set_metadata("onnxfix.source_sha256", digest)
-    model.set_metadata("onnxfix.verified", f"{options.ticks} ticks" if options else "no")
+    model.set_metadata("onnxfix.verified", f"{options.ticks or LEAST_TICKS} ticks" if options else "no")
     if splits:
         model.set_metadata(SPLITS, " ".join(splits))
     else:
@@ -230,29 +196,18 @@ def _deliver(
         return None
     with contextlib.ExitStack() as stack:
         with clock.stage("write"):
-            path = _scratch(stack) / "result.onnx" if destination is None else Path(destination)
+            path = scratch(stack) / "result.onnx" if destination is None else Path(destination)
             staged = stack.enter_context(model.stage(path))
         proof = None
         if options is not None:
             from onnxfix.verify.lockstep import verify as drive
 
             with clock.stage("verify"):
-                proof = drive(_file(original, source, stack), staged.path, plan, options)
+                proof = drive(file_of(original, source, stack), staged.path, plan, options)
         if destination is not None:
             with clock.stage("write"):
                 staged.commit()
         return proof
-
-
-def _file(model: Model, source: Source, stack: contextlib.ExitStack) -> Path:
-    """Returns a file with the model: its own, or a temporary one if it came from memory."""
-    if isinstance(source, str | Path):
-        return Path(source)
-    return stack.enter_context(model.stage(_scratch(stack) / "source.onnx")).path
-
-
-def _scratch(stack: contextlib.ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxfix-")))
 
 
 class _Clock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -36,6 +38,24 @@ def open_model(source: Source) -> Model:
     if isinstance(source, str | Path):
         return Model.load(source)
     return Model.from_proto(source)
+
+
+def file_of(model: Model, source: Source, stack: contextlib.ExitStack) -> Path:
+    """Returns a file with the model: its own, or a temporary one if it came from memory.
+
+    Args:
+        model: The model.
+        source: What it was opened from.
+        stack: Removes what is temporary.
+    """
+    if isinstance(source, str | Path):
+        return Path(source)
+    return stack.enter_context(model.stage(scratch(stack) / "model.onnx")).path
+
+
+def scratch(stack: contextlib.ExitStack) -> Path:
+    """Returns a new folder that goes with the stack."""
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxfix-")))
 
 
 def plan_conversion(

@@ -18,7 +18,7 @@ FLOORS = (
     {"convention"},
     {"model"},
     {"surgery", "verify"},
-    {"convert", "request", "report", "inspection", "difference"},
+    {"convert", "proof", "request", "report", "inspection", "difference"},
     {"zoo"},
     {"cli"},
 )

@@ -5,6 +5,7 @@ OnnxfixError
 ├── UsageError             2   the request cannot be understood
 │   ├── LayoutError            a layout or name template does not parse (carries the text and the place)
 │   └── ConventionError        a convention (TOML file or sentences) contradicts itself (file and key path)
+├── OutputError            3   a result cannot be printed
 ├── ModelError             3   a file cannot be read or written
 │   ├── ModelReadError
 │   ├── DataFileError          external data: missing, too short, outside the model's folder
@@ -89,6 +90,10 @@ class LayoutError(UsageError):
 
 class ConventionError(UsageError):
     """A convention contradicts itself, or a file does not hold one; `where` is file and key path."""
+
+
+class OutputError(OnnxfixError):
+    """What a command prints cannot be written: the disk that it goes to is full, for example."""
 
 
 class ModelError(OnnxfixError):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from onnxfix.errors import LayoutError, OnnxfixError
+from onnxfix.errors import ExitCode
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from onnxfix.cli.failure import Failure
     from onnxfix.report import Json
 
 WIDE = 100_000
@@ -53,31 +54,17 @@ def print_json(value: Json) -> None:
     results().out(json.dumps(value, indent=2, ensure_ascii=False), highlight=False)
 
 
-def show_error(error: OnnxfixError) -> None:
+def show_failure(failure: Failure) -> None:
     """Prints what is wrong, where, and what to do about it."""
-    text = Text().append("error: ", "bold red")
-    text.append(f"{error.where}: " if error.where else "", "bold").append(error.message)
-    if isinstance(error, LayoutError):
-        start, stop = error.span
-        text.append(f"\n    {error.text}\n    ")
+    text = Text().append("" if failure.exit_code is ExitCode.INTERRUPTED else "error: ", "bold red")
+    text.append(f"{failure.where}: " if failure.where else "", "bold").append(failure.message)
+    if failure.text is not None and failure.span is not None:
+        start, stop = failure.span
+        text.append(f"\n    {failure.text}\n    ")
         text.append(" " * start + "^" * max(1, stop - start), "bold red")
-    if error.hint:
-        text.append(f"\n  {error.hint}", "cyan")
+    if failure.hint:
+        text.append(f"\n  {failure.hint}", "cyan")
     people().print(text, soft_wrap=True)
-
-
-def error_to_json(error: OnnxfixError) -> dict[str, Json]:
-    """Returns an error's facts."""
-    facts: dict[str, Json] = {
-        "kind": type(error).__name__,
-        "message": error.message,
-        "where": error.where,
-        "hint": error.hint,
-        "exit_code": int(error.exit_code),
-    }
-    if isinstance(error, LayoutError):
-        facts |= {"text": error.text, "span": list(error.span)}
-    return {"outcome": "failed", "error": facts}
 
 
 def bytes_text(count: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from onnxfix.cli.console import people, print_json, results
 from onnxfix.cli.progress import StageProgress
 from onnxfix.cli.summary import show_diff, show_plan, show_report
 from onnxfix.convert import convert
-from onnxfix.errors import ExitCode
+from onnxfix.errors import ExitCode, OutputError
 from onnxfix.report import ConversionReport, Outcome, report_of
 from onnxfix.request import open_model, plan_conversion
 
@@ -43,10 +44,13 @@ class Job:
                 self.old, new, to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits,
                 simplify=self.simplify, cancel=self.cancel, verify=self.verify, stamp=self.stamp, progress=progress,
             )  # fmt: skip
-        if not self.is_quiet:
-            show_report(people(), report)
-        if self.as_json:
-            print_json(report.to_json())
+        # The result stands at its destination: that its report cannot be printed does not undo it, and is no failure.
+        with _told_at_most():
+            if not self.is_quiet:
+                show_report(people(), report)
+        with _told_at_most():
+            if self.as_json:
+                print_json(report.to_json())
         return ExitCode.OK
 
     def preview(self, *, as_plan: bool, as_diff: bool) -> int:
@@ -77,6 +81,18 @@ class Job:
             before = open_model(self.old)
             is_simplified = self.simplify and simplify(before).is_taken
         return difference(before, report.model, f"{self.old}{' (simplified)' if is_simplified else ''}", "converted")
+
+
+@contextlib.contextmanager
+def _told_at_most() -> Iterator[None]:
+    """Lets the block print what is done already; what cannot be printed is a warning at most."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    except OutputError as error:
+        with contextlib.suppress(OutputError):
+            people().print(f"warning: {error.where}: {error.message}; the result is complete", soft_wrap=True)
 
 
 def _verdict(report: ConversionReport) -> ExitCode:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
@@ -14,11 +15,14 @@ import click
 from onnxfix import __version__
 from onnxfix.cli.conventions import conventions
 from onnxfix.cli.convert import convert
+from onnxfix.cli.failure import Failure, failure_of
 from onnxfix.cli.inspect import inspect
-from onnxfix.errors import ExitCode, ModelError, OnnxfixError
+from onnxfix.cli.streams import guarded_streams
+from onnxfix.errors import ExitCode, ModelError, OnnxfixError, OutputError
 
 TRACEBACK = "ONNXFIX_TRACEBACK"
 """The environment variable that lets errors show where they came from."""
+_ENDING = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
 
 
 @click.group(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
@@ -38,76 +42,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of the process if None.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with guarded_streams():
+        return _ended(words)
+
+
+def _ended(words: Sequence[str]) -> int:
+    """Runs a command, and says what went wrong."""
     try:
         with _terminable():
             return int(commands.main(words, prog_name="onnxfix", standalone_mode=False) or ExitCode.OK)
-    except click.ClickException as error:
-        return _misused(error)
-    except OnnxfixError as error:
-        return _failed(error, words)
-    except (KeyboardInterrupt, click.Abort):
-        return _say("interrupted: nothing was written", ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has enough of it. What is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
-    except MemoryError:
-        return _failed(ModelError("there is not enough memory"), words)
-    except Exception as error:
-        return _bug(error)
+    except (Exception, KeyboardInterrupt) as error:
+        failure = _understood(error)
+        _say(failure, as_json="--json" in words)
+        return failure.exit_code
+
+
+def _understood(error: BaseException) -> Failure:
+    if isinstance(error, OnnxfixError):
+        return failure_of(error)
+    if isinstance(error, click.ClickException):
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"`{context.command_path if context else 'onnxfix'} --help` says how it is meant"
+        return Failure("UsageError", error.format_message(), ExitCode.USAGE, hint=hint)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return Failure("Interrupted", "interrupted: nothing was written", ExitCode.INTERRUPTED)
+    if isinstance(error, MemoryError):
+        return failure_of(ModelError("there is not enough memory"))
+    kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    advice = "please report it, with the command and, if you may share it, the model"
+    hint = f"{advice}; {TRACEBACK}=1 shows where it is"
+    return Failure("Bug", f"this is a bug in onnxfix: {kind}", ExitCode.BUG, hint=hint)
+
+
+def _say(failure: Failure, *, as_json: bool) -> None:
+    """Tells people and, if they ask, programs; where the output itself is what fails, nothing more can be said."""
+    from onnxfix.cli.console import print_json, show_failure
+
+    if os.environ.get(TRACEBACK) and failure.exit_code is not ExitCode.INTERRUPTED:
+        import traceback
+
+        with contextlib.suppress(OutputError):
+            traceback.print_exc()
+    with contextlib.suppress(OutputError):
+        show_failure(failure)
+    if as_json:
+        with contextlib.suppress(OutputError):
+            print_json(failure.to_json())
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets a request to terminate end the block like an exception: what is half written is removed on the way."""
-    try:
-        known = signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:  # signals belong to the main thread
+    """Lets a request to end, or the end of the terminal, end the block like an exception: what is half written goes."""
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield
         return
+    known = {number: signal.getsignal(number) for number in _ENDING}
+    # What is ignored, as under `nohup`, stays so.
+    heard = {number: action for number, action in known.items() if action not in (signal.SIG_IGN, None)}
     try:
+        for number in heard:
+            signal.signal(number, _terminate)
         yield
     finally:
-        signal.signal(signal.SIGTERM, known)
+        for number, action in heard.items():
+            signal.signal(number, action)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signal_number)
-
-
-def _failed(error: OnnxfixError, words: Sequence[str]) -> int:
-    from onnxfix.cli.console import error_to_json, print_json, show_error
-
-    _trace()
-    show_error(error)
-    if "--json" in words:
-        print_json(error_to_json(error))
-    return error.exit_code
-
-
-def _misused(error: click.ClickException) -> int:
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    where = context.command_path if context else "onnxfix"
-    return _say(f"error: {error.format_message()}\n  `{where} --help` says how it is meant", ExitCode.USAGE)
-
-
-def _bug(error: Exception) -> int:
-    _trace()
-    kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    advice = "please report it, with the command and, if you may share it, the model"
-    return _say(f"error: this is a bug in onnxfix: {kind}\n  {advice}; {TRACEBACK}=1 shows where it is", ExitCode.BUG)
-
-
-def _trace() -> None:
-    if os.environ.get(TRACEBACK):
-        import traceback
-
-        traceback.print_exc()
-
-
-def _say(text: str, code: ExitCode) -> ExitCode:
-    click.echo(text, err=True)
-    return code

@@ -199,6 +199,35 @@ def test_a_failure_is_one_clear_error(case: Case, tmp_path: Path, capsys: pytest
     assert contents(tmp_path) == before
 
 
+JSON = [
+    (["--to", "wenet-kw"], "ConventionError", 2, "", "did you mean wenet-kv"),
+    (["--tow", "x"], "UsageError", 2, "No such option", "`onnxfix convert --help`"),
+    (["--ticks", "0"], "UsageError", 2, "--ticks", "`onnxfix convert --help`"),
+    (["more", "words"], "UsageError", 2, "unexpected extra argument", "`onnxfix convert --help`"),
+    (["--size", "T=0"], "UsageError", 2, "a size is at least 1", ""),
+    ([], "Bug", 70, "this is a bug in onnxfix: RuntimeError: this should not happen", "please report it"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "code", "message", "hint"), JSON, ids=lambda value: str(value)[:20])
+def test_with_json_every_failure_is_an_object(
+    options: list[str], kind: str, code: int, message: str, hint: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if kind == "Bug":
+        _replace("rewrite.rewrite", _fail, monkeypatch)
+    assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx", *options, "--json"]) == code
+    printed = capsys.readouterr()
+    facts = json.loads(printed.out)
+    assert facts["outcome"] == "failed"
+    error = facts["error"]
+    assert (error["kind"], error["exit_code"]) == (kind, code)
+    assert message in error["message"]
+    assert hint in error["hint"]
+    assert set(error) == {"kind", "message", "where", "hint", "exit_code"}
+    assert printed.err.startswith("error: ")
+
+
 def test_with_json_the_error_is_on_standard_output_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["convert", str(PACKED), str(tmp_path / "new.onnx"), "--to", "p -> q: batch (head dim", "--json"])
     printed = capsys.readouterr()

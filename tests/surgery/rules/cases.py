@@ -173,15 +173,21 @@ def _add_constants(proto: onnx.ModelProto, body: str, stored: str) -> None:
 
 
 def _declare_outputs(proto: onnx.ModelProto) -> None:
-    """Gives outputs the type and rank that they have; the checker wants to know."""
+    """Gives outputs the type and rank that they have: the checker wants to know."""
     wanting = [value for value in proto.graph.output if not value.type.tensor_type.HasField("shape")]
-    if not wanting:
-        return
-    found = run(proto, feeds_of(Model.from_proto(proto).signature().inputs, SIZES[0]))
+    bare = onnx.ModelProto.FromString(proto.SerializeToString())
+    del bare.graph.output[:]
+    types = {value.name: value.type for value in onnx.shape_inference.infer_shapes(bare).graph.value_info}
     for value in wanting:
-        elem_type = helper.np_dtype_to_tensor_dtype(found[value.name].dtype)
-        dims = [f"{value.name}_{axis}" for axis in range(found[value.name].ndim)]
-        value.CopyFrom(helper.make_tensor_value_info(value.name, elem_type, dims))
+        value.type.CopyFrom(types[value.name])
+    found: Arrays = {}
+    for value in wanting:
+        kind = value.type.tensor_type
+        if not kind.HasField("shape"):
+            found = found or run(proto, feeds_of(Model.from_proto(proto).signature().inputs, SIZES[0]))
+        rank = len(kind.shape.dim) if kind.HasField("shape") else found[value.name].ndim
+        dims = [f"{value.name}_{axis}" for axis in range(rank)]
+        value.CopyFrom(helper.make_tensor_value_info(value.name, kind.elem_type, dims))
 
 
 class Runner:

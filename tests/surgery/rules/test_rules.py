@@ -16,3 +16,13 @@ def test_an_operator_stays(case: Case) -> None:
 @cases_of("operators", "goes")
 def test_an_operator_goes(case: Case) -> None:
     check_goes(case)
+
+
+@cases_of("graphs", "stays")
+def test_a_cache_stays(case: Case) -> None:
+    check_stays(case)
+
+
+@cases_of("graphs", "goes")
+def test_a_cache_goes(case: Case) -> None:
+    check_goes(case)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,19 +15,24 @@ from onnxfix.convention.plan import Plan
 from onnxfix.convention.signature import Port
 from onnxfix.errors import DriveError
 from onnxfix.verify.dtypes import DRIVABLE, cast, encode, is_float
-from onnxfix.verify.feed import Feed, Recording, noise
+from onnxfix.verify.feed import HERTZ, SAMPLE_RATE, Feed, noise, tone
+from onnxfix.verify.inputs import Recording
+from onnxfix.verify.masks import Keys, make_mask
+from onnxfix.verify.profile import Profile, told_sizes
+from onnxfix.verify.report import EMPTY, FULL
 from onnxfix.verify.roles import KnownPort, is_mask, known_inputs, known_outputs
-from onnxfix.verify.sizes import Profile, Sizes, axis_sizes, main_cache, start_sizes
+from onnxfix.verify.sizes import Sizes, axis_sizes, learn_batch, main_cache
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
 
     State: TypeAlias = Mapping[str, Array]
 
-SAMPLE_RATE = 16000
 WORDS = 8
 """Tokens that every vocabulary has, where its size is not known."""
 _FIRST = {"features": 0, "tokens": 1}
+_AXES = 64
+"""As many as an array of numpy has."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class Drive:
         feeds: What the user wants fed, by port.
         recording: Inputs from a file.
         profile: What to choose where nothing is known.
+        varies: Whether chunks are shorter at some ticks, and streams of a batch of different lengths.
+        tonal: Whether to feed a tone where nothing better than noise is known.
+        table: Returns how many rows the table has that an input of indices is looked up in; None where it has none.
         guesses: Filled on the way: sizes that nobody told.
         fed: Filled on the way: how each port was fed, in words.
     """
@@ -68,12 +76,24 @@ class Drive:
     feeds: Mapping[str, Feed]
     recording: Recording
     profile: Profile
+    varies: bool = False
+    tonal: bool = False
+    table: Callable[[str], int | None] = lambda name: None
     guesses: dict[str, int] = field(default_factory=dict)
     fed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def begins(self) -> str:
+        """How long the caches are at first, `full` or `empty`."""
+        return FULL if self.profile.time else EMPTY
 
     @cached_property
     def _known(self) -> Mapping[str, KnownPort]:
         return known_inputs(self.plan.binding)
+
+    @cached_property
+    def _taken(self) -> frozenset[int]:
+        return told_sizes(self.plan.binding)
 
     @cached_property
     def _start_time(self) -> int:
@@ -94,7 +114,7 @@ class Drive:
             for tensor in cache.past:
                 state[tensor.port.name] = self._first(cache, tensor, sizes)
         sizes.see(state)
-        for cache in self.plan.binding.caches:
+        for cache in self.plan.binding.caches if self.begins == FULL else ():
             for tensor in cache.past:
                 if self._counts(cache, tensor):
                     array = state[tensor.port.name]
@@ -102,8 +122,20 @@ class Drive:
         return state
 
     def _first(self, cache: BoundCache, tensor: BoundTensor, sizes: Sizes) -> Array:
-        name, dtype = tensor.port.name, tensor.port.dtype
+        name = tensor.port.name
         _require_drivable(tensor.port)
+        if len(tensor.spec.layout.axes) > _AXES:
+            message = f"a layout of more than {_AXES} axes cannot be followed"
+            raise DriveError(message, where=name, hint="--no-verify converts without a proof")
+        array = self._first_array(cache, tensor, sizes)
+        empty = [axis for axis, size in axis_sizes(tensor, array).items() if not size]
+        if empty and "time" not in tensor.spec.layout.axes:
+            message = f"the axis `{empty[0]}` of the first cache is empty"
+            raise DriveError(message, where=name, hint="only a time may be")
+        return array
+
+    def _first_array(self, cache: BoundCache, tensor: BoundTensor, sizes: Sizes) -> Array:
+        name, dtype = tensor.port.name, tensor.port.dtype
         recorded = self.recording.at(name, 0)
         if recorded is not None:
             return recorded
@@ -111,9 +143,9 @@ class Drive:
         if name in self.feeds:
             return self.feeds[name].make(shape, dtype, 0, self._rng(0, name))
         if is_mask(cache):
-            # The caches begin full, so all of their frames count.
-            return encode(np.ones(shape), dtype)
-        if not cache.spec.init and dtype not in ("bool", "int32", "int64"):
+            # Where the caches begin full, all of their frames count.
+            return encode(np.full(shape, self.begins == FULL), dtype)
+        if self.begins == FULL and not cache.spec.init and dtype not in ("bool", "int32", "int64"):
             return noise(shape, dtype, self._rng(0, name))
         return encode(np.full(shape, cache.spec.init), dtype)
 
@@ -147,6 +179,9 @@ class Drive:
             else:
                 arrays[port.name] = recorded
                 self.fed.setdefault(port.name, "from the file")
+            if not arrays[port.name].size:
+                message = f"an array {list(arrays[port.name].shape)} is empty, and only a cache may be"
+                raise DriveError(message, where=port.name, hint="set other sizes with --size")
         return {port.name: self._rounded(arrays[port.name], port) for port in ports}
 
     def _rank(self, port: Port) -> int:
@@ -172,32 +207,56 @@ class Drive:
     def _by_role(self, role: str, port: Port, known: KnownPort | None, shape: tuple[int, ...], moment: Moment) -> Array:
         sizes = moment.sizes
         if role == "tokens":
-            return np.asarray(moment.rng.integers(0, self._vocabulary(), shape))
+            return np.asarray(moment.rng.integers(0, self._vocabulary(port), shape))
         if role == "mask" and known is not None:
-            return _mask(known, shape, moment)
+            return self._mask(known, shape, moment)
+        offset = max(self._start_time + moment.put_out, sizes.time)
         if role == "positions":
             last = shape[-1] if shape else 1
-            return np.broadcast_to(sizes.time + np.arange(last), shape or (1,)).reshape(shape)
-        values: Mapping[str, Callable[[], int]] = {
-            "offset": lambda: max(self._start_time + moment.put_out, sizes.time),
-            "lengths": lambda: sizes.axes.get("frame", sizes.axes.get("sequence", 1)),
-            "cache-length": lambda: self._start_time,
-            "flag": lambda: 1,
-            "rate": lambda: SAMPLE_RATE,
-        }
+            return np.broadcast_to(offset + np.arange(last), shape or (1,)).reshape(shape)
+        if role == "lengths":
+            return self._lengths(shape, moment)
+        values = {"offset": offset, "cache-length": self._start_time, "flag": 1, "rate": SAMPLE_RATE}
         if role in values:
-            return np.full(shape, values[role]())
-        return noise(shape, "float32" if is_float(port.dtype) else port.dtype, moment.rng)
+            return np.full(shape, values[role])
+        if not is_float(port.dtype):
+            rows = self.table(port.name) if "int" in port.dtype else None
+            return np.asarray(moment.rng.integers(0, rows, shape)) if rows else noise(shape, port.dtype, moment.rng)
+        return self._tone(port, known, shape, moment) if self.tonal else noise(shape, "float32", moment.rng)
 
-    def _vocabulary(self) -> int:
-        """Returns how many tokens there are: the last dim of the logits, or what metadata says."""
-        for port in self.plan.binding.signature.outputs:
-            spec = self.plan.binding.outputs.get(port.name)
-            is_logits = "vocabulary" in spec.layout.axes if spec else port.name == "logits"
-            if is_logits and port.dims and isinstance(port.dims[-1], int):
-                return port.dims[-1]
-        text = self.plan.binding.signature.metadata.get("vocab_size", "")
-        return int(text) if text.isdecimal() and int(text) else WORDS
+    def _mask(self, known: KnownPort, shape: tuple[int, ...], moment: Moment) -> Array:
+        # A cache that was long from the start fills up; one that grows holds nothing but what was put out.
+        filled = min(moment.sizes.time, moment.put_out) if self._start_time else moment.sizes.time
+        time = moment.sizes.time
+        keys = Keys(time, time if self.begins == FULL else filled, self.begins == FULL)
+        return make_mask(known.spec, shape, keys, moment.tick, moment.rng)
+
+    def _lengths(self, shape: tuple[int, ...], moment: Moment) -> Array:
+        """Returns how long each stream's chunk is: all of it and, at some ticks, less for some."""
+        whole = moment.sizes.axes.get("frame", moment.sizes.axes.get("sequence", 1))
+        lengths = np.full(shape, whole)
+        if self.varies and moment.tick % 3 == 1 and shape:
+            lengths -= (np.arange(lengths.size) % 3 * (whole // 6)).reshape(shape)
+        return lengths
+
+    def _tone(self, port: Port, known: KnownPort | None, shape: tuple[int, ...], moment: Moment) -> Array:
+        """Returns a voice's pitch, another one for each seed, in a little noise."""
+        along = len(shape) - 1
+        if known is not None and "frame" in known.spec.layout.axes:
+            along = known.spec.layout.place("frame")[0]
+        hertz = HERTZ * (1 + self._rng(0, port.name).random())
+        start = moment.tick * (shape[along] if shape else 1)
+        return tone(shape, along, start, hertz) + 0.001 * moment.rng.standard_normal(shape)
+
+    def _vocabulary(self, port: Port) -> int:
+        """Returns how many tokens there are: the last dim of the logits, what metadata says, or the table's rows."""
+        for output in self.plan.binding.signature.outputs:
+            spec = self.plan.binding.outputs.get(output.name)
+            is_logits = "vocabulary" in spec.layout.axes if spec else output.name == "logits"
+            if is_logits and output.dims and isinstance(output.dims[-1], int):
+                return output.dims[-1]
+        told = self.plan.binding.signature.numbers.get("vocab_size", 0)
+        return told if told > 0 else self.table(port.name) or WORDS
 
     def advance(self, feeds: Mapping[str, Array], fetched: Mapping[str, Array]) -> int:
         """Returns how many frames or tokens a tick put out."""
@@ -222,8 +281,11 @@ class Drive:
 
     def _sizes(self, tick: int) -> Sizes:
         """Returns the sizes at a tick as far as the file, the user and the model itself tell them."""
-        sizes = start_sizes(self.plan, self.given, self.profile)
-        sizes = replace(sizes, tick=tick, guesses=self.guesses)
+        given = {**self.plan.binding.sizes, **self.given}
+        sizes = Sizes(
+            self.plan, given, self.profile, tick=tick, guesses=self.guesses, taken=self._taken, varies=self.varies
+        )
+        learn_batch(sizes)
         states = {tensor.port.name for cache in self.plan.binding.caches for tensor in cache.past}
         for port in self.plan.binding.signature.inputs:
             recorded = self.recording.at(port.name, tick) if tick == 0 or port.name not in states else None
@@ -239,16 +301,3 @@ def _require_drivable(port: Port) -> None:
     if port.dtype not in DRIVABLE:
         message = f"nothing can be fed to an input of element type {port.dtype}"
         raise DriveError(message, where=port.name, hint="--no-verify converts without a proof")
-
-
-def _mask(known: KnownPort, shape: tuple[int, ...], moment: Moment) -> Array:
-    """Returns 1 where a key may be seen: everything at first, later not all of the cache, always the present chunk."""
-    mask = np.ones(shape, np.int64)
-    layout = known.spec.layout
-    if moment.tick < 2 or not shape:
-        return mask
-    place = layout.place("key")[0] if "key" in layout.axes else len(shape) - 1
-    keys = shape[place]
-    seen = moment.rng.random(keys) < 0.8
-    seen[min(moment.sizes.time, keys - 1) :] = True
-    return mask * seen.reshape([-1 if index == place else 1 for index in range(len(shape))])

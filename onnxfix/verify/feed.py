@@ -1,20 +1,19 @@
-"""What a user wants fed: `--feed offset=constant:64`, and arrays from a file."""
+"""What a user wants fed by rule: `--feed offset=constant:64`."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from onnxfix.convention.layout import show_dims
 from onnxfix.convention.signature import Port
 from onnxfix.errors import UsageError
-from onnxfix.verify.dtypes import DRIVABLE, encode, is_float, storage
+from onnxfix.verify.dtypes import DRIVABLE, encode, is_float
+from onnxfix.verify.inputs import Recording as Recording
+from onnxfix.verify.inputs import read_recording as read_recording
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -30,8 +29,12 @@ KINDS: Mapping[str, tuple[int, int, str]] = {
     "tokens": (1, 1, "tokens:COUNT, integers below COUNT"),
     "range": (0, 1, "range[:START], counting along the last axis"),
     "step": (2, 2, "step:START,BY, growing from tick to tick"),
+    "tone": (0, 2, "tone[:LEVEL[,HERTZ]], a sine along the last axis that goes on from tick to tick"),
 }
 """For each kind of feed the least and the largest number of arguments, and how it is written."""
+SAMPLE_RATE = 16000
+LEVEL, HERTZ = 0.1, 220.0
+"""A tone that nobody described: as loud as speech, as high as a voice."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,26 @@ class Feed:
             raise UsageError("the number of tokens is from 1 to 2**63 - 1", where=f"--feed {port}={text}", hint=usage)
         return Feed(kind, numbers)
 
+    def require_fits(self, port: Port) -> None:
+        """Checks that what is to be fed can be said in the port's element type.
+
+        Raises:
+            UsageError: An argument is no number of that type.
+        """
+        if is_float(port.dtype) or port.dtype not in DRIVABLE or self.kind in ("noise", "tone"):
+            return
+        most = 1 if port.dtype == "bool" else int(np.iinfo(port.dtype).max)
+        least = 0 if port.dtype == "bool" else int(np.iinfo(port.dtype).min)
+        numbers = [number - 1 for number in self.numbers] if self.kind == "tokens" else self.numbers
+        for number in numbers:
+            if not math.isfinite(number) or int(number) != number or not least <= number <= most:
+                message = f"`{number:g}` is no number of type {port.dtype}"
+                raise UsageError(message, where=f"--feed {port.name}={self}", hint=f"from {least} to {most}")
+
     def make(self, shape: Shape, dtype: str, tick: int, rng: np.random.Generator) -> Array:
         """Returns the input of one tick."""
-        return encode(_MAKERS[self.kind](self.numbers, shape, tick, rng), dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return encode(_MAKERS[self.kind](self.numbers, shape, tick, rng), dtype)
 
 
 def _noise(numbers: Numbers, shape: Shape, tick: int, rng: np.random.Generator) -> Array:
@@ -93,6 +113,31 @@ def _full(value: float, shape: Shape) -> Array:
     return np.full(shape, value)
 
 
+def _tone(numbers: Numbers, shape: Shape, tick: int, rng: np.random.Generator) -> Array:
+    level, hertz = (*numbers, LEVEL, HERTZ)[:2] if len(numbers) != 1 else (numbers[0], HERTZ)
+    return tone(shape, len(shape) - 1, tick * (shape[-1] if shape else 1), hertz, level)
+
+
+def tone(shape: Shape, along: int, start: int, hertz: float, level: float = LEVEL) -> Array:
+    """Returns a sine along one axis; every other place has a pitch of its own.
+
+    Args:
+        shape: The shape; a scalar gets one sample.
+        along: The axis that is time.
+        start: The first sample's number.
+        hertz: The pitch of the first place, at 16000 samples a second.
+        level: The amplitude.
+    """
+    if not shape:
+        return np.array(level * math.sin(2 * math.pi * hertz * start / SAMPLE_RATE))
+    length = shape[along]
+    places = math.prod(shape) // length if length else 0
+    pitches = hertz * (1 + np.arange(places)[:, None] / 7)
+    samples = level * np.sin(2 * np.pi * pitches * (start + np.arange(length)) / SAMPLE_RATE)
+    others = [size for index, size in enumerate(shape) if index != along]
+    return np.moveaxis(samples.reshape([*others, length]), -1, along)
+
+
 _MAKERS: Mapping[str, Callable[[Numbers, Shape, int, np.random.Generator], Array]] = {
     "zeros": lambda numbers, shape, tick, rng: _full(0.0, shape),
     "ones": lambda numbers, shape, tick, rng: _full(1.0, shape),
@@ -101,6 +146,7 @@ _MAKERS: Mapping[str, Callable[[Numbers, Shape, int, np.random.Generator], Array
     "tokens": _tokens,
     "range": _range,
     "step": lambda numbers, shape, tick, rng: _full(numbers[0] + tick * numbers[1], shape),
+    "tone": _tone,
 }
 
 
@@ -109,105 +155,3 @@ def noise(shape: Shape, dtype: str, rng: np.random.Generator) -> Array:
     if is_float(dtype):
         return encode(rng.standard_normal(shape, np.float32), dtype)
     return encode(rng.integers(0, 2 if dtype == "bool" else 8, shape), dtype)
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Inputs from a file.
-
-    Attributes:
-        every: Arrays that are fed at every tick, by port.
-        ticks: Arrays by port, one entry a tick.
-    """
-
-    every: Mapping[str, Array]
-    ticks: Mapping[str, Sequence[Array]]
-
-    @staticmethod
-    def empty() -> Recording:
-        """Returns a recording of nothing."""
-        return Recording({}, {})
-
-    def at(self, port: str, tick: int) -> Array | None:
-        """Returns what to feed; None where the file does not say."""
-        return self.ticks[port][tick] if port in self.ticks else self.every.get(port)
-
-
-def read_recording(path: Path, ports: Sequence[Port], states: Sequence[str], ticks: int) -> Recording:
-    """Reads inputs from an npz file.
-
-    An array called `PORT` is fed at every tick or, if it has one axis more than the port, is taken apart along its
-    first axis, one entry a tick. Arrays called `PORT/0`, `PORT/1`, ... are fed at these ticks. A cache takes its first
-    state from here; what follows it computes itself.
-
-    Args:
-        path: The file; it holds no pickled objects.
-        ports: The model's inputs.
-        states: Those of them that are caches.
-        ticks: How many ticks must be there.
-
-    Raises:
-        UsageError: The file cannot be read, an array belongs to no input, its element type or shape is wrong, or
-            ticks are missing.
-    """
-    by_name = {port.name: port for port in ports}
-    every: dict[str, Array] = {}
-    single: dict[str, dict[int, Array]] = {}
-    for key, array in _arrays(path).items():
-        name, slash, number = key.rpartition("/")
-        if key in by_name:
-            port, tick = by_name[key], None
-        elif slash and number.isdecimal() and name in by_name:
-            port, tick = by_name[name], int(number)
-        else:
-            hint = f"name it after an input ({', '.join(by_name)}), or input and tick (`{next(iter(by_name), 'x')}/0`)"
-            raise UsageError("this array belongs to no input of the model", where=f"{path}: {key}", hint=hint)
-        where = f"{path}: {key}"
-        if tick is None and port.rank is not None and array.ndim == port.rank + 1:
-            single.setdefault(port.name, {}).update(enumerate(_checked(one, port, where) for one in array))
-        elif tick is None:
-            every[port.name] = _checked(array, port, where)
-        else:
-            single.setdefault(port.name, {})[tick] = _checked(array, port, where)
-    rows = {}
-    for name, entries in single.items():
-        needed = 1 if name in states else ticks
-        for tick in range(needed):
-            if tick not in entries and name not in every:
-                hint = f"drive the model for {tick} ticks (--ticks {tick})" if tick else "count ticks from 0"
-                raise UsageError(f"the file has no array for tick {tick}", where=f"{path}: {name}", hint=hint)
-        rows[name] = [entries[tick] if tick in entries else every[name] for tick in range(needed)]
-    return Recording(every, rows)
-
-
-def _arrays(path: Path) -> dict[str, Array]:
-    try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UsageError("this is a single array", where=str(path), hint="numpy.savez(FILE, PORT=ARRAY, ...)")
-            return {key: file[key] for key in sorted(file.files)}
-    except OSError as error:
-        raise UsageError(f"the inputs cannot be read: {error.strerror or error}", where=str(path)) from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        hint = "numpy.savez(FILE, PORT=ARRAY, ...), numbers only"
-        raise UsageError(f"this is no npz file of plain arrays: {error}", where=str(path), hint=hint) from None
-
-
-def _checked(array: Array, port: Port, where: str) -> Array:
-    if port.dtype not in DRIVABLE:
-        raise UsageError(f"an input of element type {port.dtype} cannot be fed", where=where)
-    if array.dtype != storage(port.dtype):
-        hint = f"array.astype('{storage(port.dtype)}')"
-        raise UsageError(f"the array is {array.dtype}, the port {port.dtype}", where=where, hint=hint)
-    fits = port.dims is None or (
-        array.ndim == len(port.dims)
-        and all(not isinstance(dim, int) or dim == size for dim, size in zip(port.dims, array.shape, strict=True))
-    )
-    if not fits:
-        raise UsageError(
-            f"the array is {list(array.shape)}, the port {show_dims(port.dims)}",
-            where=where,
-            hint="one axis more, in front, counts ticks",
-        )
-    return np.asarray(array, order="C")

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from onnxfix.convention.plan import Plan
 from onnxfix.convention.signature import Port
-from onnxfix.errors import DriveError, PlanError, UsageError, VacuousCheck, VerifyError
+from onnxfix.errors import DriveError, VacuousCheck, VerifyError
 from onnxfix.verify.compare import compare
 from onnxfix.verify.drive import Drive
 from onnxfix.verify.dtypes import DRIVABLE, cast
 from onnxfix.verify.evidence import Witness, observe, parts_of
-from onnxfix.verify.feed import Feed, Recording, read_recording
+from onnxfix.verify.finding import find_drives
 from onnxfix.verify.report import (
-    LEAST_TICKS,
     DifferenceError,
     PortReport,
     Run,
@@ -26,7 +25,6 @@ from onnxfix.verify.report import (
     VerifyReport,
 )
 from onnxfix.verify.session import Session
-from onnxfix.verify.sizes import PROFILES, require_names
 from onnxfix.verify.stream import Stream, Tick, next_state
 
 if TYPE_CHECKING:
@@ -61,11 +59,12 @@ def verify(source: Path, result: Path, plan: Plan, options: VerifyOptions | None
         raise VacuousCheck("no tick was driven, so nothing is proven", hint="--ticks 1 at least")
     _require_comparable(plan)
     original = Session(source)
-    drive, notes = _find_drive(original, plan, options)
+    found = find_drives(original, plan, options)
+    drive, notes = found.drives[0], found.notes
     converted = _open_result(result, plan)
     state = drive.start()
     witness = Witness(original, drive, Stream(original, drive, state), [], [])
-    steps = _Steps(options, sum(len(parts_of(cache, state)) for cache in plan.binding.caches))
+    steps = _Steps(options, found.ticks, sum(len(parts_of(cache, state)) for cache in plan.binding.caches))
     ports = _compare_ticks(witness, converted, plan, steps)
     del converted
     report = VerifyReport(
@@ -85,9 +84,9 @@ def verify(source: Path, result: Path, plan: Plan, options: VerifyOptions | None
 class _Steps:
     """Counts what is done, and tells."""
 
-    def __init__(self, options: VerifyOptions, parts: int) -> None:
+    def __init__(self, options: VerifyOptions, ticks: int, parts: int) -> None:
         self.options = options
-        self.ticks = _ticks(options)
+        self.ticks = ticks
         self._all = self.ticks + parts
         self._done = 0
         self._progress = options.progress
@@ -98,56 +97,11 @@ class _Steps:
             self._progress(self._done, self._all)
 
 
-def _ticks(options: VerifyOptions) -> int:
-    return LEAST_TICKS if options.ticks is None else options.ticks
-
-
 def _require_comparable(plan: Plan) -> None:
     for port in plan.binding.signature.outputs:
         if port.dtype not in DRIVABLE:
             message = f"an output of element type {port.dtype} cannot be compared"
             raise DriveError(message, where=port.name, hint="--no-verify converts without a proof")
-
-
-def _find_drive(original: Session, plan: Plan, options: VerifyOptions) -> tuple[Drive, tuple[str, ...]]:
-    """Returns the first way to drive the source that it accepts, and what there is to say of it."""
-    feeds, recording = _wishes(plan, options)
-    first: DriveError | None = None
-    tried = []
-    for profile in PROFILES:
-        drive = Drive(plan, options.sizes, options.seed, feeds, recording, profile)
-        try:
-            state = drive.start()
-            shapes = {name: array.shape for name, array in {**state, **drive.inputs(0, 0, state)}.items()}
-            if shapes in tried:
-                continue
-            tried.append(shapes)
-            tick = Stream(original, drive, state).step()
-            plan.run_past(state), plan.run_present(tick.fetched)
-        except DriveError as error:
-            first = first or error
-            continue
-        except PlanError as error:
-            first = first or DriveError(error.message, where=error.where, hint=error.hint)
-            continue
-        return drive, (f"driven with {profile}: {first.message}",) if first else ()
-    assert first is not None
-    raise first
-
-
-def _wishes(plan: Plan, options: VerifyOptions) -> tuple[dict[str, Feed], Recording]:
-    """Returns what the user wants fed."""
-    ports = plan.binding.signature.inputs
-    for name in options.feeds:
-        if name not in {port.name for port in ports}:
-            hint = f"the inputs are {', '.join(port.name for port in ports)}"
-            raise UsageError(f"no input is called `{name}`", where="--feed", hint=hint)
-    require_names(plan, options.sizes)
-    feeds = {name: Feed.parse(name, text) for name, text in options.feeds.items()}
-    if options.inputs is None:
-        return feeds, Recording.empty()
-    states = [tensor.port.name for cache in plan.binding.caches for tensor in cache.past]
-    return feeds, read_recording(Path(options.inputs), ports, states, _ticks(options))
 
 
 def _open_result(result: Path, plan: Plan) -> Session:

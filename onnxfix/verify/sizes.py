@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,38 +13,14 @@ from onnxfix.convention.plan import Plan
 from onnxfix.convention.route import Rearrange
 from onnxfix.convention.signature import Dim, Port
 from onnxfix.errors import DriveError, LayoutError, PlanError, UsageError
+from onnxfix.verify.profile import FRAMES, OTHER, SAMPLES, Profile, distinct_size, is_too_large
+from onnxfix.verify.profile import PROFILES as PROFILES
 from onnxfix.verify.roles import KnownPort, known_inputs
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
 
-TIME, FRAMES, SAMPLES, OTHER = 7, 67, 512, 3
-"""Sizes that nobody told: of a cache's time, of features by frames, of raw audio, of anything else."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One way to choose the sizes that are left open.
-
-    Attributes:
-        batch: How many streams at once.
-        time: The length of the first cache.
-        prefill: The tokens of the first tick; after that one token a tick.
-    """
-
-    batch: int
-    time: int
-    prefill: int
-
-    def __str__(self) -> str:
-        first = f"a first cache of length {self.time}" if self.time else "an empty first cache"
-        return f"batch {self.batch}, {first}, {self.prefill} token{'s' * (self.prefill > 1)} at first"
-
-
-PROFILES = (
-    Profile(2, TIME, 3), Profile(1, TIME, 3), Profile(1, TIME, 1), Profile(2, 0, 3), Profile(1, 0, 3), Profile(1, 0, 1)
-)  # fmt: skip
-"""In the order in which they are tried; an empty first cache hides most mistakes, so it comes last."""
+_LARGEST = 2**31 - 1
 
 
 @dataclass
@@ -59,7 +35,9 @@ class Sizes:
         caches: `CACHE.AXIS` of the present state.
         symbols: Symbolic dims of what is fed at this tick.
         tick: The tick.
-        guesses: What was chosen because nobody said, by symbolic dim or port and axis.
+        guesses: What was chosen because nobody said, by symbolic dim, axis or port and place.
+        taken: Numbers that other sizes of the model have.
+        varies: Whether chunks are shorter at some ticks.
     """
 
     plan: Plan
@@ -70,6 +48,8 @@ class Sizes:
     symbols: dict[str, int] = field(default_factory=dict)
     tick: int = 0
     guesses: dict[str, int] = field(default_factory=dict)
+    taken: frozenset[int] = frozenset()
+    varies: bool = False
 
     @property
     def binding(self) -> Binding:
@@ -85,8 +65,9 @@ class Sizes:
     @property
     def batch(self) -> int:
         """How many streams run at once."""
-        default = 1 if "batch" in unit_axes(self.plan) else self.profile.batch
-        return self.axes.get("batch", default)
+        if "batch" in self.axes:
+            return self.axes["batch"]
+        return 1 if "batch" in unit_axes(self.plan) else self.guess(self.profile.batch, None, "batch")
 
     def known(self) -> dict[str, int]:
         """Returns all names that an expression may use."""
@@ -115,9 +96,13 @@ class Sizes:
         frozen = self.plan.symbols.get(dim) if dim is not None else None
         return frozen if isinstance(frozen, int) else None
 
-    def guess(self, size: int, dim: Dim, name: str) -> int:
-        """Notes a size that nobody told; what is said of it later is how the stream began."""
-        return self.guesses.setdefault(dim if isinstance(dim, str) else name, size) if self.tick == 0 else size
+    def guess(self, least: int, dim: Dim, name: str, *, exact: bool = False) -> int:
+        """Returns a size that nobody told, for all ticks: `least`, or the next number that nothing else has."""
+        key = dim if isinstance(dim, str) else name
+        if key not in self.guesses:
+            taken = {*self.taken, *self.guesses.values()}
+            self.guesses[key] = distinct_size(least, taken) if self.profile.distinct and not exact else least
+        return self.guesses[key]
 
     def cache_shape(self, cache: BoundCache, tensor: BoundTensor) -> tuple[int, ...]:
         """Returns the shape of a first cache."""
@@ -129,7 +114,7 @@ class Sizes:
             if told is None and isinstance(dim, str):
                 told = self.symbols.get(dim)
             shape.append(math.prod(self._cache_axis(cache, tensor, axis) for axis in item) if told is None else told)
-        return tuple(shape)
+        return _require_bounded(tuple(shape), tensor.port)
 
     def _cache_axis(self, cache: BoundCache, tensor: BoundTensor, axis: str) -> int:
         place = f"{cache.spec.name}.{axis}"
@@ -145,7 +130,8 @@ class Sizes:
             if (value := self.value(self.binding.convention.sizes.get(key))) is not None:
                 return value
         if axis == "time":
-            return self.guess(_kept_length(cache) or self.profile.time, size, place)
+            kept = _kept_length(cache)
+            return self.guess(self.profile.time if kept is None else kept, size, place, exact=kept is not None)
         message = f"the size of the axis `{axis}` of the cache `{cache.spec.name}` is not known"
         raise DriveError(message, where=tensor.port.name, hint=f"set it with --size {place}=N")
 
@@ -168,14 +154,14 @@ class Sizes:
             if port.dims is None:
                 message = "nothing is known about the shape of this input"
                 raise DriveError(message, where=port.name, hint="give it with --inputs FILE.npz")
-            return tuple(self._unknown(port, index, dim) for index, dim in enumerate(port.dims))
+            return _require_bounded(tuple(self._unknown(port, *place) for place in enumerate(port.dims)), port)
         layout = known.spec.layout
         dims = port.dims if port.dims is not None else (None,) * layout.rank
         shape = []
         for item, dim in zip(layout.items, dims, strict=True):
             told = self.told(dim)
             shape.append(math.prod(self._axis(port, known, axis, dim) for axis in item) if told is None else told)
-        return tuple(shape)
+        return _require_bounded(tuple(shape), port)
 
     def _axis(self, port: Port, known: KnownPort, axis: str, dim: Dim) -> int:
         told = self.told(dim, axis)
@@ -183,21 +169,25 @@ class Sizes:
             return told
         if axis in self.axes:
             return self.axes[axis]
-        for value in (self.value(known.sizes.get(axis)), self._by_symbol(dim)):
-            if value is not None:
-                return value
-        if axis == "batch":
-            return self.batch
-        return self.guess(self._default(known, axis), dim, axis)
+        size = self.value(known.sizes.get(axis))
+        if size is None and (size := self._by_symbol(dim)) is not None:
+            return size
+        if size is None:
+            size = self.batch if axis == "batch" else self._default(known, axis, dim)
+        return self._shorter(size) if axis == "frame" else size
 
-    def _default(self, known: KnownPort, axis: str) -> int:
+    def _default(self, known: KnownPort, axis: str, dim: Dim) -> int:
         if axis == "sequence":
-            return self.profile.prefill if self.tick == 0 else 1
+            return self.guess(self.profile.prefill, dim, axis) if self.tick == 0 else 1
         if axis == "key":
             return self.time + self.axes.get("sequence", self.axes.get("frame", 1))
         if axis == "frame":
-            return FRAMES if "feature" in known.spec.layout.axes else SAMPLES
-        return OTHER
+            return self.guess(FRAMES if "feature" in known.spec.layout.axes else SAMPLES, dim, axis, exact=True)
+        return self.guess(OTHER, dim, axis)
+
+    def _shorter(self, size: int) -> int:
+        """Returns how long the chunk of this tick is: every third is about half as long, where the model takes that."""
+        return size // 2 + 2 if self.varies and self.tick % 3 == 1 and size > 4 else size
 
     def _unknown(self, port: Port, index: int, dim: Dim) -> int:
         """Returns a dim of a port of which nothing but its dims is known."""
@@ -226,21 +216,60 @@ class Sizes:
             for tensor in cache.past:
                 array = state[tensor.port.name]
                 self.learn(tensor.port, None, array.shape)
-                for axis, size in axis_sizes(tensor, array).items():
+                for axis, size in axis_sizes(tensor, array, self._told_axes(cache, tensor)).items():
                     self.caches[f"{cache.spec.name}.{axis}"] = size
 
+    def _told_axes(self, cache: BoundCache, tensor: BoundTensor) -> dict[str, int]:
+        """Returns what is said of axes that share a dimension of which the file does not say enough."""
+        axes = {axis for item in tensor.spec.layout.items if len(item) > 1 for axis in item}
+        told = {axis: self.told(None, f"{cache.spec.name}.{axis}", axis) for axis in sorted(axes - {"time"})}
+        told |= {"batch": self.batch} if "batch" in axes else {}
+        return {axis: size for axis, size in told.items() if size is not None}
 
-def axis_sizes(tensor: BoundTensor, array: Array) -> dict[str, int]:
-    """Returns the size of each axis of a cache's tensor as it is now."""
-    told = {axis: size for axis, size in tensor.sizes.items() if isinstance(size, int) and axis != "time"}
-    return {axis: size for axis, size in tensor.spec.layout.bind(array.shape, told).items() if isinstance(size, int)}
 
+def axis_sizes(tensor: BoundTensor, array: Array, told: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Returns the size of each axis of a cache's tensor as it is now.
 
-def require_names(plan: Plan, names: Iterable[str]) -> None:
-    """Checks that sizes which the user gave belong to something.
+    Args:
+        tensor: The tensor.
+        array: What it holds.
+        told: Sizes of axes that the file does not tell. Where several axes share a dimension and nobody told, time, or
+            the last of them, has it all.
 
     Raises:
-        UsageError: No axis, symbolic dim or metadata key has this name.
+        DriveError: The array does not divide into these sizes.
+    """
+    layout = tensor.spec.layout
+    known = {axis: size for axis, size in tensor.sizes.items() if isinstance(size, int) and axis != "time"}
+    for item in layout.items:
+        open_axes = [axis for axis in item if axis not in known]
+        rest = "time" if "time" in open_axes else open_axes[-1] if open_axes else ""
+        known |= {axis: (told or {}).get(axis, 1) for axis in open_axes if axis != rest}
+    try:
+        sizes = layout.bind(array.shape, known)
+    except PlanError as error:
+        hint = "set the sizes of its axes with --size AXIS=N"
+        raise DriveError(error.message, where=tensor.port.name, hint=hint) from None
+    return {axis: size for axis, size in sizes.items() if isinstance(size, int)}
+
+
+def _require_bounded(shape: tuple[int, ...], port: Port) -> tuple[int, ...]:
+    if min(shape, default=1) < 0:
+        hint = "sizes are set with --size"
+        raise DriveError(f"an array of {list(shape)} cannot be fed", where=port.name, hint=hint)
+    if is_too_large(math.prod(shape)) or len(shape) > 64:
+        shown = f"[{', '.join(map(str, shape[:8]))}{', ...' * (len(shape) > 8)}]"
+        raise DriveError(
+            f"an array {shown} is too large to be fed", where=port.name, hint="set smaller sizes with --size"
+        )
+    return shape
+
+
+def require_names(plan: Plan, given: Mapping[str, int]) -> None:
+    """Checks that sizes which the user gave belong to something, and are sizes.
+
+    Raises:
+        UsageError: No axis, symbolic dim or metadata key has this name, or no array is that large.
     """
     binding = plan.binding
     ports = (*binding.signature.inputs, *binding.signature.outputs)
@@ -249,20 +278,20 @@ def require_names(plan: Plan, names: Iterable[str]) -> None:
     axes |= {axis for cache in binding.caches for axis in cache.spec.axes}
     axes |= {f"{cache.spec.name}.{axis}" for cache in binding.caches for axis in cache.spec.axes}
     inner = {name for known in known_inputs(binding).values() for text in known.sizes.values() for name in text.names}
-    for name in names:
+    for name, size in given.items():
+        if abs(size) > _LARGEST:
+            raise UsageError(f"no array is {size} long", where=f"--size {name}={size}", hint=f"at most {_LARGEST}")
         if name not in dims | axes | inner | set(binding.signature.metadata):
             hint = f"symbolic dims: {', '.join(sorted(dims)) or 'none'}; axes: {', '.join(sorted(axes))}"
             raise UsageError("no dim or axis has this name", where=f"--size {name}", hint=hint)
 
 
-def start_sizes(plan: Plan, given: Mapping[str, int], profile: Profile) -> Sizes:
-    """Returns the sizes before the first tick."""
-    sizes = Sizes(plan, {**plan.binding.sizes, **given}, profile)
-    known = [cache.size("batch") for cache in plan.binding.caches if "batch" in cache.spec.axes]
+def learn_batch(sizes: Sizes) -> None:
+    """Notes the batch before anything is fed, where the caches' dims or the user tell it."""
+    known = [cache.size("batch") for cache in sizes.binding.caches if "batch" in cache.spec.axes]
     told = [size for dim in known if (size := sizes.told(dim, "batch")) is not None]
     told += [sizes.given["batch"]] if "batch" in sizes.given else []
     sizes.axes |= {"batch": told[0]} if told else {}
-    return sizes
 
 
 def main_cache(binding: Binding) -> BoundCache | None:

@@ -17,11 +17,12 @@ from onnxfix.convention.plan import Edits, Plan, make_plan
 from onnxfix.errors import DriveError, UsageError
 from onnxfix.model.model import Model
 from onnxfix.verify.drive import Drive
-from onnxfix.verify.feed import Feed, Recording
+from onnxfix.verify.feed import Feed
+from onnxfix.verify.inputs import Recording
 from onnxfix.verify.lockstep import verify
+from onnxfix.verify.profile import EMPTY_PROFILES, PROFILES, Profile
 from onnxfix.verify.report import VerifyOptions
 from onnxfix.verify.session import Session
-from onnxfix.verify.sizes import PROFILES, Profile
 from onnxfix.verify.stream import Stream, Tick
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -40,12 +41,12 @@ def plan_of(path: Path, *sentences: str, edits: Edits | None = None) -> Plan:
 
 def drive(
     name: str, *sentences: str, ticks: int = 5, profile: Profile = PROFILES[0], edits: Edits | None = None,
-    recording: Recording | None = None, feeds: dict[str, Feed] | None = None, **sizes: int,
+    recording: Recording | None = None, feeds: dict[str, Feed] | None = None, varies: bool = False, **sizes: int,
 ) -> list[Tick]:  # fmt: skip
     """Runs a sample on its own."""
     path = sample(name)
     driven = Drive(
-        plan_of(path, *sentences, edits=edits), sizes, 0, feeds or {}, recording or Recording.empty(), profile
+        plan_of(path, *sentences, edits=edits), sizes, 0, feeds or {}, recording or Recording.empty(), profile, varies
     )
     stream = Stream(Session(path), driven, driven.start())
     return [stream.step() for _ in range(ticks)]
@@ -72,25 +73,51 @@ def test_a_mask_hides_some_of_the_cache_but_never_the_chunk():
     masks = [tick.inputs["att_mask"] for tick in drive("conformer_packed", ticks=8)]
 
     assert all(mask.shape == (1, 1, 80) and mask.dtype == bool for mask in masks)
-    assert [bool(mask.all()) for mask in masks] == [True, True] + [False] * 6
+    assert [bool(mask.all()) for mask in masks] == [True] + [False] * 7
     assert all(mask[..., 64:].all() for mask in masks)
     assert all(mask[..., :64].sum() > 30 for mask in masks)
+    # Every second tick the front is hidden, as in a batch of unequal lengths; at the others keys here and there.
+    assert [bool((np.diff(mask[0, 0].astype(int)) >= 0).all()) for mask in masks] == [True, True] + [False, True] * 3
+
+
+def test_from_an_empty_cache_the_mask_is_what_wenet_s_runtime_sets():
+    ticks = drive("conformer_packed", ticks=7, profile=EMPTY_PROFILES[0])
+
+    # onnx_asr_model.cc: the first (left_chunks - chunk) * chunk_size keys are hidden, and the offset begins there.
+    hidden = [64, 48, 32, 16, 0, 0, 0]
+    expected = [[0] * count + [1] * (80 - count) for count in hidden]
+    assert [tick.inputs["att_mask"][0, 0].astype(int).tolist() for tick in ticks] == expected
+    assert values(ticks, "offset") == [64, 80, 96, 112, 128, 144, 160]
+    assert not ticks[0].state["att_cache"].any()
+    assert ticks[0].state["att_cache"].shape == (3, 4, 64, 10)
+    assert not ticks[0].state["cnn_cache"].any()
 
 
 def test_a_growing_conformer_starts_with_a_cache_that_is_not_empty():
     ticks = drive("conformer_packed_grow")
 
-    assert [tick.state["att_cache"].shape[2] for tick in ticks] == [7, 23, 39, 55, 71]
-    assert values(ticks, "offset") == [7, 23, 39, 55, 71]
+    assert [tick.state["att_cache"].shape[2] for tick in ticks] == [11, 27, 43, 59, 75]
+    assert values(ticks, "offset") == [11, 27, 43, 59, 75]
+
+
+def test_a_growing_conformer_takes_an_empty_cache_and_chunks_of_other_lengths():
+    ticks = drive("conformer_packed_grow", profile=EMPTY_PROFILES[0], varies=True)
+
+    assert [tick.inputs["chunk"].shape[1] for tick in ticks] == [67, 35, 67, 67, 35]
+    assert [tick.state["att_cache"].shape[2] for tick in ticks] == [0, 16, 24, 40, 56]
+    assert values(ticks, "offset") == [0, 16, 24, 40, 56]
 
 
 def test_a_decoder_gets_a_prompt_and_then_token_by_token():
     ticks = drive("gpt2_kv")
 
-    assert [tick.inputs["input_ids"].shape for tick in ticks] == [(2, 3)] + [(2, 1)] * 4
-    assert ticks[0].inputs["position_ids"].tolist() == [[7, 8, 9]] * 2
-    assert [tick.inputs["position_ids"][0, 0] for tick in ticks[1:]] == [10, 11, 12, 13]
-    assert [tick.inputs["attention_mask"].shape for tick in ticks] == [(2, 10), (2, 11), (2, 12), (2, 13), (2, 14)]
+    # Batch, first length and prompt are primes that nothing else in the model is as large as.
+    assert [tick.inputs["input_ids"].shape for tick in ticks] == [(5, 13)] + [(5, 1)] * 4
+    assert ticks[0].inputs["position_ids"].tolist() == [list(range(11, 24))] * 5
+    assert [tick.inputs["position_ids"][0, 0] for tick in ticks[1:]] == [24, 25, 26, 27]
+    assert [tick.inputs["attention_mask"].shape for tick in ticks] == [(5, 24), (5, 25), (5, 26), (5, 27), (5, 28)]
+    assert len({row.tobytes() for row in ticks[1].inputs["attention_mask"]}) > 1
+    assert all(tick.inputs["attention_mask"].any(axis=1).all() for tick in ticks)
     tokens = np.concatenate([tick.inputs["input_ids"].ravel() for tick in ticks])
     assert tokens.max() < 61 and len(set(tokens.tolist())) > 4
 
@@ -98,17 +125,24 @@ def test_a_decoder_gets_a_prompt_and_then_token_by_token():
 def test_a_batched_conformer_carries_its_offset_and_mask():
     ticks = drive("conformer_gpu", ticks=2)
 
-    assert ticks[0].state["offset"].tolist() == [[64], [64]]
-    assert ticks[1].state["offset"].tolist() == [[80], [80]]
+    assert ticks[0].state["offset"].tolist() == [[64]] * 11
+    assert ticks[1].state["offset"].tolist() == [[80]] * 11
     assert ticks[0].state["cache_mask"].min() == 1
-    assert ticks[0].inputs["chunk_lens"].tolist() == [67, 67]
+    assert ticks[0].inputs["chunk_lens"].tolist() == [67] * 11
+
+
+def test_a_batched_conformer_begins_empty_as_its_server_begins_it():
+    first = drive("conformer_gpu", ticks=1, profile=EMPTY_PROFILES[0])[0]
+
+    assert {name for name, array in first.state.items() if array.any()} == set()
+    assert first.state["cache_mask"].shape == (11, 1, 64)
 
 
 def test_a_detector_gets_samples():
     ticks = drive("vad_state", ticks=2)
 
-    assert ticks[0].inputs["input"].shape == (2, 256)
-    assert ticks[0].state["state"].shape == (2, 2, 18)
+    assert ticks[0].inputs["input"].shape == (3, 256)
+    assert ticks[0].state["state"].shape == (2, 3, 18)
 
 
 # ---------------------------------------------------------------- where sizes come from
@@ -206,9 +240,9 @@ def test_words_in_names_tell_roles_too(tmp_path):
         "my_tokens": "tokens", "x": "noise", "start_offset": "offset", "x_lens": "lengths", "key_mask": "mask",
         "compost": "noise",
     }  # fmt: skip
-    assert inputs["my_tokens"].shape == (2, 3)
-    assert inputs["key_mask"].tolist() == [[1] * 5] * 2
-    assert inputs["start_offset"].tolist() == [[0], [0]]
+    assert inputs["my_tokens"].shape == (5, 7)
+    assert inputs["key_mask"].tolist() == [[1] * 9] * 5
+    assert inputs["start_offset"].tolist() == [[0]] * 5
 
 
 def only_one_stream(path: Path) -> Path:
@@ -237,7 +271,7 @@ def test_a_model_for_one_stream_is_driven_with_one(tmp_path):
     report = verify(path, path, kept(path, "past -> present: batch dim"))
 
     assert report.is_exact
-    assert report.notes[0].startswith("driven with batch 1, a first cache of length 7, 3 tokens at first: ")
+    assert report.notes[0].startswith("driven with one stream, a full first cache, several tokens at first: ")
 
 
 def test_a_model_that_takes_only_an_empty_first_cache_gets_one(tmp_path):
@@ -286,10 +320,10 @@ def test_a_stream_that_ends_tells_how_long_it_was():
     path = sample("gpt2_kv")  # positions up to 95
 
     with pytest.raises(DriveError, match="out of data bounds") as error:
-        verify(path, path, plan_of(path), VerifyOptions(ticks=8, sizes={"past_sequence_length": 90}))
+        verify(path, path, plan_of(path), VerifyOptions(ticks=8, sizes={"past_sequence_length": 90, "sequence": 3}))
 
-    assert error.value.where == "tick 4"
-    assert "--ticks 4" in error.value.hint
+    assert error.value.where == "tick 2"
+    assert "--ticks 2" in error.value.hint
 
 
 @pytest.mark.parametrize(

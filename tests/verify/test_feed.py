@@ -7,7 +7,8 @@ import pytest
 
 from onnxfix.convention.signature import Port
 from onnxfix.errors import UsageError
-from onnxfix.verify.feed import Feed, read_recording
+from onnxfix.verify.feed import Feed
+from onnxfix.verify.inputs import read_recording
 
 PORTS = (Port("chunk", "float32", (1, "T", 2)), Port("offset", "int64", ()), Port("cache", "float32", (3,)))
 

@@ -66,7 +66,7 @@ def test_native_exports_agree_to_the_bit(source, result, target):
 
     assert report.is_exact
     assert report.max_abs == 0
-    assert report.ticks == 8
+    assert report.ticks == (10 if source.startswith("conformer") and "grow" not in source else 8)
     assert report.outputs == 1
     assert report.states == len(plan_of(source, target).pairs)
     assert report.values > 500
@@ -360,7 +360,7 @@ def test_a_long_cache_is_followed_beyond_the_ticks_that_are_compared(tmp_path):
 
     report = verify(path, path, kept(path, "past -> present: batch time", "last -> new: batch dim"))
 
-    assert (report.ticks, report.observable, report.not_observable) == (8, ("cache1", "cache2"), ())
+    assert (report.ticks, report.observable, report.not_observable) == (42, ("cache1", "cache2"), ())
 
 
 def test_bfloat16_is_compared_bit_by_bit(tmp_path):

@@ -188,15 +188,15 @@ def require_known_sizes(binding: Binding) -> None:
     Raises:
         UsageError: Neither an axis nor a dim nor a metadata entry has this name, or the size is none.
     """
+    from onnxfix.convention.signature import require_size
+
     for key, size in binding.sizes.items():
-        where = f"--size {key}={size}"
-        if size < 1:
-            raise UsageError("a size is at least 1", where=where)
+        require_size(size, f"--size {key}={size}")
         if key not in _size_names(binding):
             axes = sorted({axis for cache in binding.caches for axis in cache.spec.axes})
             dims = sorted(_symbols(binding))
             hint = f"axes of its caches: {', '.join(axes)}; symbolic dims: {', '.join(dims) or 'none'}"
-            raise UsageError(f"the model has no axis or dim `{key}`", where=where, hint=hint)
+            raise UsageError(f"the model has no axis or dim `{key}`", where=f"--size {key}={size}", hint=hint)
 
 
 def _symbols(binding: Binding) -> set[str]:

@@ -26,6 +26,8 @@ from onnxfix.convention.signature import Dim
 from onnxfix.errors import LayoutError, PlanError
 
 AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MOST_AXES = 32
+"""Of a layout, counting `1`: numpy's arrays have 64 dims at most, and two layouts may meet in one."""
 _TOKEN = re.compile(
     r"(?P<blank>[ \t]+)|(?P<axis>[A-Za-z_][A-Za-z0-9_]*)|(?P<unit>1(?![^\s()]))|(?P<open>\()|(?P<close>\))"
     r"|(?P<other>[^\s()]+|\s)"
@@ -138,16 +140,19 @@ def parse_layout(text: str, *, whole: str | None = None, offset: int = 0, taken:
 
     Raises:
         LayoutError: An unknown character, a parenthesis that does not close or nests, an axis named twice, a group of
-            fewer than two axes.
+            fewer than two axes, more than 32 axes.
     """
     whole = text if whole is None else whole
     items: list[tuple[str, ...]] = []
     seen: set[str] = set()
     group: list[str] | None = None
-    opened = 0
+    opened = count = 0
     for token in _TOKEN.finditer(text):
         span = (offset + token.start(), offset + token.end())
         word = token[0]
+        count += token.lastgroup in ("axis", "unit")
+        if count > MOST_AXES:
+            raise LayoutError(f"a layout has at most {MOST_AXES} axes", text=whole, span=span)
         if token.lastgroup == "axis":
             if word in seen or word in taken:
                 message = "stands twice" if word in seen else "is already spread over the names"

@@ -6,6 +6,7 @@ of every cache, the new ports in their order, and what else the target's contrac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -17,12 +18,14 @@ from onnxfix.convention.layout import show_dims
 from onnxfix.convention.matching import Match, match_caches
 from onnxfix.convention.route import Route
 from onnxfix.convention.routing import make_routes
-from onnxfix.convention.signature import Dim, Port, Signature
-from onnxfix.errors import DetectError, PlanError
+from onnxfix.convention.signature import Dim, Port, Signature, require_size
+from onnxfix.errors import DetectError, PlanError, UsageError
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
 
+_NUMBER = re.compile(r"[+-]?(0[xob]\w*|[\d_]+\.?[\d_]*(e[+-]?\d*)?|\.\d+(e[+-]?\d*)?)", re.IGNORECASE)
+"""What somebody meant as a number. Dims of real models are called `T`, `past_sequence_length + 1` or `2*s0`."""
 CASTS = ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64", "bfloat16")
 
 
@@ -64,6 +67,20 @@ class Edits:
     rename: Mapping[str, str] = field(default_factory=dict)
     dims: Mapping[str, int | str] = field(default_factory=dict)
     cast: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses dims that no model can have.
+
+        Raises:
+            UsageError: A size is out of range, or a name is empty or looks like a number.
+        """
+        for key, value in self.dims.items():
+            where = f"--set-dim {key}={value}"
+            if isinstance(value, int):
+                require_size(value, where)
+            elif not value or _NUMBER.fullmatch(value):
+                message = f"`{value}` is neither a size nor a name" if value else "a dim needs a size or a name"
+                raise UsageError(message, where=where, hint="a size is a whole number, a name no number at all")
 
 
 @dataclass(frozen=True)
@@ -208,10 +225,6 @@ def _asked_symbols(binding: Binding, edits: Edits) -> dict[str, Dim]:
     asked: dict[str, Dim] = {}
     for key, value in edits.dims.items():
         where = f"--set-dim {key}={value}"
-        if isinstance(value, int) and not 0 <= value < 2**63:
-            raise PlanError(f"the dim `{key}` cannot have size {value}", where=where)
-        if value == "":
-            raise PlanError("a dim needs a size or a name", where=where)
         names = {key} if key in known else binding.symbols_of(key)
         if not names:
             shown = f"symbolic dims of this model: {', '.join(sorted(known)) or 'none'}"

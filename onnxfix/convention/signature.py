@@ -6,8 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onnxfix.errors import UsageError
+
 Dim = int | str | None
 """A size; the name of a symbolic size (`dim_param`); None where the file says nothing."""
+
+LARGEST = 2**63 - 1
+"""No dim of a model can be larger."""
 
 _INTEGER = re.compile(r"\s*-?[0-9]{1,18}\s*")
 
@@ -53,3 +58,15 @@ class Signature:
     def output(self, name: str) -> Port | None:
         """Returns the output of that name; None if there is none."""
         return next((port for port in self.outputs if port.name == name), None)
+
+
+def require_size(size: int, where: str) -> int:
+    """Returns a size that somebody gave, if a dim can have it.
+
+    Raises:
+        UsageError: It is less than 1 (nothing would be left to convert, and runtimes abort) or larger than any dim.
+    """
+    if 1 <= size <= LARGEST:
+        return size
+    shown = str(size) if abs(size) <= LARGEST else "this"
+    raise UsageError(f"{shown} is no size", where=where, hint="a size is at least 1 and less than 2**63")

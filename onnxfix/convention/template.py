@@ -157,8 +157,8 @@ def parse_template(text: str, *, whole: str | None = None, offset: int = 0) -> T
         offset: Where `text` begins in `whole`.
 
     Raises:
-        LayoutError: A blank, a brace without its partner, no axis name in a hole, an unknown label, two labels spelled
-            alike, an axis that is fixed to two labels.
+        LayoutError: A blank, a byte that is no text, a brace without its partner, no axis name in a hole, an unknown
+            label, two labels spelled alike, an axis that is fixed to two labels.
     """
     whole = text if whole is None else whole
     if not text:
@@ -179,6 +179,9 @@ def parse_template(text: str, *, whole: str | None = None, offset: int = 0) -> T
         span = (offset + blank.start(), offset + blank.end())
         hint = "a sentence is NAME: LAYOUT or PAST -> PRESENT: LAYOUT"
         raise LayoutError("a name has no blanks", text=whole, span=span, hint=hint)
+    if odd := re.search("[\0\ud800-\udfff]", text):
+        span = (offset + odd.start(), offset + odd.end())
+        raise LayoutError("a name is Unicode text", text=whole, span=span, hint="this is no UTF-8")
     return Template(text, tuple(part for part in parts if part != ""))
 
 

@@ -82,6 +82,7 @@ def _with_stranger(path: Path) -> None:
 
 
 NEW = ("{old}", "{folder}/new.onnx")
+MANY = " ".join(f"a{index}" for index in range(33))
 SPOKEN = (*NEW, "--from", FROM, "--to", TO)
 USAGE, FAILED, UNPROVEN = ExitCode.USAGE, ExitCode.NOT_CONVERTED, ExitCode.NOT_VERIFIED
 packed = lambda path: path.write_bytes(PACKED.read_bytes())  # noqa: E731
@@ -114,6 +115,9 @@ CASES = (
         ("--to: ", "    p -> q: batch (head dim\n", "           ^"),
         (*NEW, "--to", "p -> q: batch (head dim"),
     ),
+    Case("too many axes", USAGE, ("a layout has at most 32 axes",), (*NEW, "--to", f"p -> q: {MANY}", "--from", FROM)),
+    Case("too many units", USAGE, ("a layout has at most 32 axes",), (*NEW, "--to", "p -> q: batch" + " 1" * 65)),
+    Case("a name that is no text", USAGE, ("a name is Unicode text",), (*NEW, "--to", "p\udcff -> q: batch")),
     Case(
         "a sentence without a layout",
         USAGE,
@@ -153,6 +157,19 @@ CASES = (
     Case("a dim of nothing", FAILED, ("no port has a symbolic dim `U`", "T"), (*SPOKEN, "--set-dim", "U=4")),
     Case("a size of nothing", USAGE, ("--size heads=4", "no axis or dim `heads`"), (*SPOKEN, "--size", "heads=4")),
     Case("a size that is none", USAGE, ("--size T=many", "whole number"), (*SPOKEN, "--size", "T=many")),
+    Case("a size of 0", USAGE, ("--size T=0: 0 is no size", "at least 1"), (*SPOKEN, "--size", "T=0")),
+    Case("a huge size", USAGE, (f"--size T={2**63}: this is no size",), (*SPOKEN, "--size", f"T={2**63}")),
+    Case("an endless size", USAGE, ("this is no size",), (*SPOKEN, "--size", f"T={'9' * 5000}")),
+    Case("a size in other digits", USAGE, ("whole number",), (*SPOKEN, "--size", "T=\u0663")),
+    Case("a dim of 0", USAGE, ("--set-dim T=0: 0 is no size",), (*SPOKEN, "--set-dim", "T=0")),
+    Case("an endless dim", USAGE, ("this is no size",), (*SPOKEN, "--set-dim", f"T={'9' * 5000}")),
+    Case(
+        "a dim called like a number",
+        USAGE,
+        ("--set-dim T=1.5: `1.5` is neither a size nor a name",),
+        (*SPOKEN, "--set-dim", "T=1.5"),
+    ),
+    Case("bytes that are no text", USAGE, ("--rename x=\\udcff: this is no UTF-8",), (*SPOKEN, "--rename", "x=\udcff")),
     Case("a pair without =", USAGE, ("--rename past", "KEY=VALUE"), (*SPOKEN, "--rename", "past")),
     Case(
         "a key twice", USAGE, ("--feed x=ones: `x` is given twice",), (*SPOKEN, "--feed", "x=zeros", "--feed", "x=ones")
@@ -204,7 +221,7 @@ JSON = [
     (["--tow", "x"], "UsageError", 2, "No such option", "`onnxfix convert --help`"),
     (["--ticks", "0"], "UsageError", 2, "--ticks", "`onnxfix convert --help`"),
     (["more", "words"], "UsageError", 2, "unexpected extra argument", "`onnxfix convert --help`"),
-    (["--size", "T=0"], "UsageError", 2, "a size is at least 1", ""),
+    (["--size", "T=0"], "UsageError", 2, "0 is no size", "at least 1"),
     ([], "Bug", 70, "this is a bug in onnxfix: RuntimeError: this should not happen", "please report it"),
 ]
 

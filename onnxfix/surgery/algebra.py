@@ -26,7 +26,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from onnxfix.surgery.pattern import Size, compose, dim_of_atom, is_identity, moved_dims, normal, product, refine
+from onnxfix.surgery.pattern import (
+    Size,
+    compose,
+    dim_of_atom,
+    is_identity,
+    is_in_order,
+    moved_dims,
+    normal,
+    product,
+    refine,
+)
 from onnxfix.surgery.view import END, Bound, Join, Leaf, Move, Slice, View
 
 
@@ -353,11 +363,18 @@ class Views:
             moved = self.move(part, own, groups)
             plain += isinstance(moved, Move) and moved.of is part
             parts.append(moved)
-        return self._join_moved(parts, target) if plain <= 1 else None
+        # To transpose the whole copies it once more; to add dims to the parts copies nothing.
+        is_free = not is_in_order(groups) and not any(isinstance(one, Move) and is_copied(one) for one in parts)
+        return self._join_moved(parts, target) if plain <= 1 or is_free else None
 
     def _join_moved(self, parts: list[View], axis: int) -> View:
         merged = self._merge_neighbours(parts, axis)
         return merged[0] if len(merged) == 1 else self.join(merged, axis)
+
+
+def is_copied(view: Move) -> bool:
+    """Whether a rearrangement moves elements in memory, by a Transpose; without, only the dims are other ones."""
+    return not is_in_order(view.groups)
 
 
 def _is_alike(one: Sequence[Sequence[Size]], other: Sequence[Sequence[Size]], joined: int) -> bool:

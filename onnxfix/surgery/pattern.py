@@ -78,6 +78,12 @@ def is_identity(atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]
     return all(tuple(next(counter) for _ in sizes) == tuple(group) for sizes, group in zip(atoms, groups, strict=True))
 
 
+def is_in_order(groups: Iterable[Sequence[int]]) -> bool:
+    """Whether a rearrangement leaves its atoms in their order: then it is no more than a reshape."""
+    order = [atom for group in groups for atom in group]
+    return order == sorted(order)
+
+
 def normal(dims: Sequence[Size], atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> Pattern:
     """Drops atoms of size 1 and merges atoms that stay neighbours, so that equal rearrangements are written equally."""
     numbered: list[list[tuple[Size, int]]] = []

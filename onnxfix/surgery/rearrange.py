@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -71,12 +72,33 @@ def _pick(emitter: Emitter, view: Move, axis: int, index: int, name: str) -> str
 def _change_units(emitter: Emitter, view: Move, gone: Sequence[int], name: str) -> str:
     """Dims of size 1 come and go: Squeeze and Unsqueeze, or one Reshape for both."""
     added = [axis for axis, group in enumerate(view.groups) if not group]
+    gone, added = _surplus(view, gone, added)
     tensor = emitter.tensor(view.of)
     if gone and added and (shape := _constant_shape(view.of.dims, [[size] for size in view.dims])) is not None:
         return emitter.node("Reshape", [tensor, emitter.numbers(*shape)], name)
     if gone:
         tensor = emitter.change_axes("Squeeze", tensor, gone, "" if added else name)
     return emitter.change_axes("Unsqueeze", tensor, added, name) if added else tensor
+
+
+def _surplus(view: Move, gone: Sequence[int], added: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Returns the dims of size 1 that go and those that come, but those that do both between the same two others."""
+    goes = [(sum(map(bool, view.atoms[:axis])), axis) for axis in gone]
+    comes = [(sum(map(bool, view.groups[:axis])), axis) for axis in added]
+    stay = Counter(place for place, _ in goes) & Counter(place for place, _ in comes)
+    return _beyond(goes, stay), _beyond(comes, stay)
+
+
+def _beyond(places: Sequence[tuple[int, int]], stay: Mapping[int, int]) -> list[int]:
+    """Returns the dims but the last `stay[place]` at each place."""
+    at = Counter(place for place, _ in places)
+    rank: Counter[int] = Counter()
+    surplus = []
+    for place, axis in places:
+        rank[place] += 1
+        if rank[place] <= at[place] - stay[place]:
+            surplus.append(axis)
+    return surplus
 
 
 def _transpose(emitter: Emitter, view: Move, gone: Sequence[int], name: str) -> str:

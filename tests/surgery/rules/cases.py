@@ -50,6 +50,8 @@ class Boundary:
 
 
 BOUNDARIES = {
+    # No cache: a case brings its own inputs.
+    "": Boundary("", "", ""),
     # Two states in one tensor, as Silero's; each becomes a port.
     "state": Boundary("float[2,B,4] state", "state: hc batch dim", "{hc:p,q}: batch dim"),
     "fixed": Boundary("float[2,3,4] state", "state: hc batch dim", "{hc:p,q}: batch dim"),

@@ -5,6 +5,7 @@ The tables stand beside this module; `cases.py` says how they are read and what 
 
 from __future__ import annotations
 
+from tests.surgery.rules import shortest
 from tests.surgery.rules.cases import Case, cases_of, check_goes, check_stays
 
 
@@ -26,3 +27,13 @@ def test_a_cache_stays(case: Case) -> None:
 @cases_of("graphs", "goes")
 def test_a_cache_goes(case: Case) -> None:
     check_goes(case)
+
+
+@cases_of("identities", "stays")
+def test_an_identity_is_not_applied(case: Case) -> None:
+    shortest.check_stays(case)
+
+
+@cases_of("identities", "goes")
+def test_an_identity_is_applied(case: Case) -> None:
+    shortest.check_goes(case)

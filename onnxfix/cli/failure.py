@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from onnxfix.errors import ExitCode, LayoutError, OnnxfixError
+from onnxfix.errors import ExitCode, LayoutError, OnnxfixError, VerifyError
 
 if TYPE_CHECKING:
     from onnxfix.report import Json
@@ -20,6 +21,7 @@ class Failure:
         message, where, hint: As in `OnnxfixError`.
         exit_code: The exit code.
         text, span: The text that does not parse, and the place in it; None for other errors.
+        proof: What was compared, where it came to that; empty for other errors.
     """
 
     kind: str
@@ -29,6 +31,7 @@ class Failure:
     hint: str = ""
     text: str | None = None
     span: tuple[int, int] | None = None
+    proof: Mapping[str, Json] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """Returns the facts."""
@@ -41,10 +44,16 @@ class Failure:
         }
         if self.span is not None:
             facts |= {"text": self.text, "span": list(self.span)}
-        return {"outcome": "failed", "error": facts}
+        return {"outcome": "failed", "error": facts, **({"proof": dict(self.proof)} if self.proof else {})}
 
 
 def failure_of(error: OnnxfixError) -> Failure:
     """Returns the facts of an error."""
     failure = Failure(type(error).__name__, error.message, error.exit_code, error.where, error.hint)
-    return replace(failure, text=error.text, span=error.span) if isinstance(error, LayoutError) else failure
+    if isinstance(error, LayoutError):
+        return replace(failure, text=error.text, span=error.span)
+    if isinstance(error, VerifyError):
+        from onnxfix.verify.report import DifferenceError
+
+        return replace(failure, proof=error.report.to_json()) if isinstance(error, DifferenceError) else failure
+    return failure

@@ -18,6 +18,7 @@ from onnxfix.cli.convert import convert
 from onnxfix.cli.failure import Failure, failure_of
 from onnxfix.cli.inspect import inspect
 from onnxfix.cli.streams import guarded_streams
+from onnxfix.cli.verify import verify
 from onnxfix.errors import ExitCode, ModelError, OnnxfixError, OutputError
 
 TRACEBACK = "ONNXFIX_TRACEBACK"
@@ -31,7 +32,7 @@ def commands() -> None:
     """Rewrite the cache interface of exported ONNX models from one convention into another, and prove the result."""
 
 
-for _command in (convert, inspect, conventions):
+for _command in (convert, verify, inspect, conventions):
     commands.add_command(_command)
 
 

@@ -232,7 +232,15 @@ def test_names_with_brackets(tmp_path: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err == f"error: {tmp_path}/[y].onnx: there is no such file\n"
 
 
-SILENT = (["--help"], ["convert", "--help"], ["inspect", "--help"], ["conventions", "--help"], ["--version"], [])
+SILENT = (
+    ["--help"],
+    ["convert", "--help"],
+    ["verify", "--help"],
+    ["inspect", "--help"],
+    ["conventions", "--help"],
+    ["--version"],
+    [],
+)
 
 
 @pytest.mark.parametrize("words", SILENT, ids=" ".join)

@@ -1,0 +1,89 @@
+"""One verification as the command line asks for it: run, and told to people and programs, whichever way it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxfix.cli.console import people, print_json, show_failure
+from onnxfix.cli.failure import failure_of
+from onnxfix.cli.progress import StageProgress
+from onnxfix.cli.report_files import ReportFiles
+from onnxfix.cli.verdict import show_verdict
+from onnxfix.convention.plan import Edits
+from onnxfix.errors import ExitCode, OnnxfixError, OutputError
+from onnxfix.proof import verify
+from onnxfix.verify.render.verdict import Verdict
+from onnxfix.verify.report import DifferenceError, VerifyOptions, VerifyReport
+
+
+@dataclass(frozen=True)
+class Proving:
+    """What `onnxfix verify` was asked to do; see `onnxfix.verify` for most of it."""
+
+    models: tuple[Path, ...]
+    against: Path | None
+    from_: tuple[str, ...] | None
+    to: tuple[str, ...] | None
+    edits: Edits
+    options: VerifyOptions
+    files: ReportFiles
+    has_bisect: bool
+    is_quiet: bool
+    as_json: bool
+
+    def run(self) -> int:
+        """Verifies, and tells; what failed is told in the files as well, and then raised.
+
+        Raises:
+            OnnxfixError: Anything but a proof.
+        """
+        given = (self.against, self.options.inputs)
+        self.files.prepare((*self.models, *(path for path in given if path is not None)))
+        try:
+            report = self._verify()
+        except OnnxfixError as error:
+            self._tell_failure(error)
+            raise
+        except Exception as error:
+            self._write_in_vain(self._verdict(None, OnnxfixError(f"this is a bug in onnxfix: {error}")))
+            raise
+        verdict = self._verdict(report)
+        self.files.write(verdict)
+        if not self.is_quiet:
+            show_verdict(people(), verdict)
+        if self.as_json:
+            print_json({"outcome": "verified", "proof": report.to_json()})
+        return ExitCode.OK
+
+    def _verify(self) -> VerifyReport:
+        with StageProgress(self.is_quiet) as progress:
+            options = replace(self.options, progress=lambda done, of: progress("verify", done, of))
+            return verify(
+                *self.models, against=self.against, to=self.to, from_=self.from_, sizes=self.options.sizes,
+                edits=self.edits, options=options,
+            )  # fmt: skip
+
+    def _tell_failure(self, error: OnnxfixError) -> None:
+        report = error.report if isinstance(error, DifferenceError) else None
+        verdict = self._verdict(report, error)
+        self._write_in_vain(verdict)
+        if not self.is_quiet and report is not None:
+            # That nobody can read this is not the worst of it.
+            with contextlib.suppress(OutputError):
+                show_verdict(people(), verdict)
+        # The error is printed last, and its hint behind it.
+        error.hint = "\n  ".join(verdict.advice)
+
+    def _write_in_vain(self, verdict: Verdict) -> None:
+        """Writes the files; what goes wrong then is told, but hides no worse news."""
+        try:
+            self.files.write(verdict)
+        except OnnxfixError as error:
+            with contextlib.suppress(OutputError):
+                show_failure(failure_of(error))
+
+    def _verdict(self, report: VerifyReport | None, error: OnnxfixError | None = None) -> Verdict:
+        original = self.models[0] if len(self.models) == 2 else self.against
+        return Verdict(str(original), str(self.models[-1]), report, error)

@@ -1,0 +1,97 @@
+"""The files that `onnxfix verify` leaves behind: refused before any work, or written whole, however it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxfix.errors import ModelWriteError, UsageError
+
+if TYPE_CHECKING:
+    from onnxfix.verify.render.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a verification is told.
+
+    Attributes:
+        paths: The files, by option: `--junit`, `--summary`, `--html`.
+    """
+
+    paths: Mapping[str, Path]
+
+    def prepare(self, others: Iterable[Path]) -> None:
+        """Refuses what cannot be written, and removes what an earlier run left: it would be taken for this one's.
+
+        Args:
+            others: Files that are read, and must not be overwritten.
+
+        Raises:
+            UsageError: There is no such folder, it is not writable, or the file is something else already.
+        """
+        taken = {_resolved(path): str(path) for path in others}
+        for option, path in self.paths.items():
+            where = f"{option} {path}"
+            _require_writable(path, where)
+            if _resolved(path) in taken:
+                raise UsageError("this file is something else already", where=where, hint="choose another name")
+            taken[_resolved(path)] = option
+        for path in self.paths.values():
+            path.unlink(missing_ok=True)
+
+    def write(self, verdict: Verdict) -> None:
+        """Writes all files, each whole or not at all.
+
+        Raises:
+            ModelWriteError: One cannot be written.
+        """
+        from onnxfix.model.atomic import removed_on_error, replace, sibling, write_new
+
+        writers = _writers()
+        for option, path in self.paths.items():
+            content = writers[option](verdict).encode("utf-8", "backslashreplace")
+            temporary = sibling(path)
+            try:
+                write_new(temporary, [content])
+                with removed_on_error(temporary):
+                    replace(temporary, path)
+            except OSError as error:
+                message = f"the report cannot be written: {error.strerror or error}"
+                raise ModelWriteError(message, where=f"{option} {path}") from None
+
+
+def _writers() -> Mapping[str, Callable[[Verdict], str]]:
+    from onnxfix.verify.render.junit import junit
+    from onnxfix.verify.render.markdown import markdown
+    from onnxfix.verify.render.page import page
+
+    return {"--junit": junit, "--summary": markdown, "--html": page}
+
+
+def _require_writable(path: Path, where: str) -> None:
+    try:
+        folder = path.parent
+        if not folder.is_dir():
+            raise UsageError(f"there is no folder `{folder}`", where=where, hint="make it, or correct the path")
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise UsageError("this is no regular file", where=where, hint="name a file")
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise UsageError(f"this is no file name: {getattr(error, 'strerror', None) or error}", where=where) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder `{folder}` is not writable", where=where)
+
+
+def _resolved(path: Path) -> tuple[int, int] | Path:
+    """Returns what tells a file from all others, by whatever name it goes."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return path.absolute()
+    return (status.st_dev, status.st_ino)

@@ -19,7 +19,7 @@ from tests.surgery.rules.cases import Case, Runner, Source, model_of, movement_o
 
 
 def shortest(model: Model) -> None:
-    """Replaces every output that is movement of the floating-point inputs by the smallest expression of it, in place."""
+    """Replaces every output that is movement of the inputs by the smallest expression of it, in place."""
     graph = GraphView(model)
     graph.infer_shapes()
     views = Views()

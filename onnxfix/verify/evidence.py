@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxfix.convention.binding import BoundCache, BoundTensor
-from onnxfix.convention.layout import Layout
-from onnxfix.convention.template import LABELS, label_text
 from onnxfix.errors import DriveError
 from onnxfix.verify.drive import Drive
-from onnxfix.verify.dtypes import count_nans, decode, encode
-from onnxfix.verify.feed import noise
+from onnxfix.verify.dtypes import count_nans, decode
+from onnxfix.verify.parts import Part, disturbed
+from onnxfix.verify.parts import parts_of as parts_of
 from onnxfix.verify.session import Session
-from onnxfix.verify.sizes import axis_sizes
 from onnxfix.verify.stream import Stream, Tick
+from onnxfix.verify.window import ticks_to_forget
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
-
-LONGEST = 64
-"""Ticks after which a disturbance that has not shown is given up."""
-_DISTURBANCE = 7  # sets this noise apart from that of the feeds
-_PART_AXES = ("layer", *LABELS)
-
-
-@dataclass(frozen=True)
-class Part:
-    """The smallest piece of a cache that a conversion could misplace: one layer's keys, one layer's values.
-
-    Attributes:
-        name: What people call it: `attention, layer 3, key`.
-        cache: The cache.
-        tensor: The input that holds it.
-        labels: Where it lies inside that input, by axis.
-    """
-
-    name: str
-    cache: BoundCache
-    tensor: BoundTensor
-    labels: Mapping[str, int]
 
 
 @dataclass
@@ -72,10 +47,13 @@ class Witness:
 
     def digest(self, tick: Tick) -> dict[str, bytes]:
         """Returns a fingerprint of each output that counts: those that are no cache, or all if there is no other."""
-        states = set(self.drive.plan.binding.pairs.values())
         dtypes = {port.name: port.dtype for port in self.session.outputs}
-        names = [name for name in tick.fetched if name not in states] or list(tick.fetched)
-        return {name: _digest(tick.fetched[name], dtypes[name]) for name in names}
+        return {name: _digest(tick.fetched[name], dtypes[name]) for name in self.counted(tick)}
+
+    def counted(self, tick: Tick) -> list[str]:
+        """Returns the outputs that count."""
+        states = set(self.drive.plan.binding.pairs.values())
+        return [name for name in tick.fetched if name not in states] or list(tick.fetched)
 
     def at(self, number: int) -> dict[str, bytes]:
         """Returns the fingerprints of a tick; runs the source until there."""
@@ -92,6 +70,46 @@ def _digest(array: Array, dtype: str) -> bytes:
     return hashlib.blake2b(head + np.asarray(array, order="C").tobytes(), digest_size=16).digest()
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a run proves.
+
+    Attributes:
+        observable: Parts of caches that change an output when they are disturbed.
+        not_observable: Parts that do not.
+        vacuous: Why nothing is proven; empty where something is.
+        notes: Why parts are not observable, as far as that is known, and which outputs are always the same.
+    """
+
+    observable: tuple[str, ...]
+    not_observable: tuple[str, ...]
+    vacuous: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def gather(witness: Witness, ticks: int, done: Callable[[], None]) -> Findings:
+    """Returns what the ticks so far prove, after disturbing each part of the state on its own.
+
+    Args:
+        witness: The source, undisturbed, after the ticks that count.
+        ticks: How many these were; a long cache is followed longer.
+        done: Called after each part.
+    """
+    if not witness.outputs:
+        return Findings((), (), "no tick was driven, so nothing is proven")
+    outputs = witness.outputs[:ticks]
+    if not _all_parts(witness):
+        return Findings((), (), "the model carries no state from call to call, so there is nothing to prove")
+    shown, reasons = _tried(witness, ticks, done)
+    hidden = tuple(part for part in reasons)
+    same = [name for name in outputs[0] if len(outputs) > 1 and all(one[name] == outputs[0][name] for one in outputs)]
+    notes = [f"the output `{name}` is the same at every tick" for name in same]
+    notes += _explained(reasons)
+    if shown:
+        return Findings(shown, hidden, "", tuple(notes))
+    return Findings((), hidden, _why_vacuous(witness, len(same) == len(outputs[0]), reasons), tuple(notes))
+
+
 def observe(witness: Witness, ticks: int, done: Callable[[], None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Disturbs each part of each cache on its own, and returns the names of those that show in an output and the rest.
 
@@ -100,62 +118,77 @@ def observe(witness: Witness, ticks: int, done: Callable[[], None]) -> tuple[tup
         ticks: How many ticks were compared; a long cache is followed longer.
         done: Called after each part.
     """
-    shown: list[str] = []
-    hidden: list[str] = []
-    for cache in witness.drive.plan.binding.caches:
-        parts = parts_of(cache, witness.starts[0].state)
-        # Where the whole cache has no say, its parts need not be tried.
-        is_dead = len(parts) > 1 and not _shows(witness, parts, ticks)
-        for part in parts:
-            (shown if not is_dead and _shows(witness, [part], ticks) else hidden).append(part.name)
-            done()
-    return tuple(shown), tuple(hidden)
+    shown, reasons = _tried(witness, ticks, done)
+    return shown, tuple(reasons)
 
 
-def parts_of(cache: BoundCache, state: Mapping[str, Array]) -> list[Part]:
-    """Returns the parts of a cache, layer by layer."""
-    parts = []
-    for tensor in cache.past:
-        sizes = axis_sizes(tensor, state[tensor.port.name])
-        axes = [axis for axis in _PART_AXES if axis in sizes]
-        for labels in itertools.product(*(range(sizes[axis]) for axis in axes)):
-            inside = dict(zip(axes, labels, strict=True))
-            everywhere = {**tensor.labels, **inside}
-            words = [f"{axis} {everywhere[axis]}" if axis == "layer" else label_text(axis, everywhere[axis])
-                     for axis in _PART_AXES if axis in everywhere]  # fmt: skip
-            words += [f"{axis} {label}" for axis, label in tensor.labels.items() if axis not in _PART_AXES]
-            parts.append(Part(", ".join([cache.spec.name, *words]), cache, tensor, inside))
-    return sorted(parts, key=lambda part: _order(part))
-
-
-def _order(part: Part) -> tuple[int, ...]:
-    everywhere = {**part.tensor.labels, **part.labels}
-    return tuple(everywhere.get(axis, 0) for axis in _PART_AXES)
-
-
-def _shows(witness: Witness, parts: Sequence[Part], ticks: int) -> bool:
-    """Whether an output changes when these parts are other than they were."""
-    names = {part.tensor.port.name for part in parts}
-    start = next((tick for tick in witness.starts if all(tick.state[name].size for name in names)), None)
-    if start is None:
-        return False
-    horizon = max(ticks, min(LONGEST, _window(witness)))
-    return any(_changes(witness, state, start, horizon, names) for state in _disturbed(parts, start, witness.drive))
-
-
-def _window(witness: Witness) -> int:
-    """Returns the tick by which the longest cache has forgotten all that it held at first.
-
-    Twice as late as the model's output tells: a cache may move at half its rate.
-    """
-    first, last = witness.starts[0], witness.starts[-1]
+def _all_parts(witness: Witness) -> list[Part]:
     caches = witness.drive.plan.binding.caches
-    times = [axis_sizes(tensor, last.state[tensor.port.name]).get("time", 0) for one in caches for tensor in one.past]
-    return last.number + 1 + 2 * -(-max(times, default=0) // max(1, last.put_out - first.put_out))
+    return [part for cache in caches for part in parts_of(cache, witness.starts[0].state)]
 
 
-def _changes(witness: Witness, state: Mapping[str, Array], start: Tick, horizon: int, disturbed: set[str]) -> bool:
-    own = {witness.drive.plan.binding.pairs.get(name) for name in disturbed}
+def _tried(witness: Witness, ticks: int, done: Callable[[], None]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Returns the parts that show, and why the others do not.
+
+    Nearly all show at once, so each gets one tick alone. Those that are left are followed for as long as caches
+    remember, together first: what shows nothing together is not tried apart, and what does is halved.
+    """
+    parts = _all_parts(witness)
+    horizon = max(ticks, ticks_to_forget(witness.drive.plan.binding, witness.starts))
+    alive: set[str] = set()
+    left, reasons = [], {}
+    for part in parts:
+        start = _start(witness, [part])
+        if start is None:
+            reasons[part.name] = "it is empty"
+        elif _shows(witness, [part], start, start.number + 1):
+            alive.add(part.name)
+        else:
+            left.append(part)
+            continue
+        done()
+    for part, shows in _halved(witness, left, horizon):
+        if shows:
+            alive.add(part.name)
+        else:
+            reasons[part.name] = f"within {horizon} ticks it changes no output"
+        done()
+    shown = tuple(part.name for part in parts if part.name in alive)
+    return shown, {part.name: reasons[part.name] for part in parts if part.name in reasons}
+
+
+def _halved(witness: Witness, parts: Sequence[Part], horizon: int) -> Iterator[tuple[Part, bool]]:
+    """Yields each part with whether it shows on its own within so many ticks."""
+    if not parts:
+        return
+    start = _start(witness, parts)
+    if start is None:  # they are never filled at the same time
+        middle = len(parts) // 2
+        yield from _halved(witness, parts[:middle], horizon)
+        yield from _halved(witness, parts[middle:], horizon)
+        return
+    shows = _shows(witness, parts, start, horizon)
+    if len(parts) == 1 or not shows:
+        yield from ((part, shows) for part in parts)
+        return
+    middle = len(parts) // 2
+    yield from _halved(witness, parts[:middle], horizon)
+    yield from _halved(witness, parts[middle:], horizon)
+
+
+def _start(witness: Witness, parts: Sequence[Part]) -> Tick | None:
+    """Returns a tick at which these parts hold something: best the second, as a decoder's first is its longest."""
+    return next((tick for tick in reversed(witness.starts) if all(tick.state[part.port].size for part in parts)), None)
+
+
+def _shows(witness: Witness, parts: Sequence[Part], start: Tick, horizon: int) -> bool:
+    """Whether an output changes before tick `horizon` when these parts are other than they were."""
+    states = disturbed(parts, start.state, witness.drive.seed)
+    return any(_changes(witness, state, start, horizon, {part.port for part in parts}) for state in states)
+
+
+def _changes(witness: Witness, state: Mapping[str, Array], start: Tick, horizon: int, ports: set[str]) -> bool:
+    own = {witness.drive.plan.binding.pairs.get(name) for name in ports}
     stream = Stream(witness.session, witness.drive, state, tick=start.number, put_out=start.put_out)
     for number in range(start.number, horizon):
         try:
@@ -171,40 +204,38 @@ def _changes(witness: Witness, state: Mapping[str, Array], start: Tick, horizon:
     return False
 
 
-def _disturbed(parts: Sequence[Part], start: Tick, drive: Drive) -> Iterator[dict[str, Array]]:
-    """Yields states in which these parts are other than they were, and all else is the same."""
-    # Where the count of frames is at its limit, one more may change nothing, one less does.
-    for attempt in range(2 if "int" in parts[0].tensor.port.dtype else 1):
-        state = dict(start.state)
-        for part in parts:
-            name = part.tensor.port.name
-            array = state[name].copy()
-            place = _mask_of(part, array)
-            array[place] = _other(array[place], part, drive.seed, attempt)
-            state[name] = array
-        yield state
+def _explained(reasons: Mapping[str, str]) -> list[str]:
+    """Returns one note a reason, naming the first parts that it goes for."""
+    notes = []
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name for name, why in reasons.items() if why == reason]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notes.append(f"not observable: {'; '.join(names[:3])}{more}: {reason}")
+    return notes
 
 
-def _other(values: Array, part: Part, seed: int, attempt: int) -> Array:
-    dtype = part.tensor.port.dtype
-    if dtype == "bool":
-        return ~values
-    if "int" in dtype:
-        return np.where(values > 0, values - 1, values + 1) if attempt == 0 else values + 1
-    if (values == values.flat[0]).all():
-        # A mask, or what the user wants to begin with: noise has no meaning there.
-        return encode(decode(values, dtype) == 0, dtype)
-    return noise(values.shape, dtype, np.random.default_rng([seed, _DISTURBANCE]))
+def _why_vacuous(witness: Witness, is_constant: bool, reasons: Mapping[str, str]) -> str:
+    first = witness.starts[0]
+    if not any(tick.fetched[name].size for tick in witness.starts for name in witness.counted(tick)):
+        return "every output is empty, so nothing is proven"
+    if is_constant:
+        return "every output is the same at every tick, so nothing is proven"
+    if all(reason == "it is empty" for reason in reasons.values()):
+        return "every cache is empty at every tick, so nothing is proven of the conversion"
+    if _is_deaf(witness, first):
+        return "another seed gives the same outputs, so nothing is proven"
+    names = list(reasons)
+    shown = "; ".join(names[:4]) + (f"; and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"no output depends on the state, so nothing is proven of the conversion ({shown})"
 
 
-def _mask_of(part: Part, array: Array) -> Array:
-    """Returns where in its tensor a part lies, as booleans of the tensor's shape."""
-    layout = part.tensor.spec.layout
-    sizes = axis_sizes(part.tensor, array)
-    flat = Layout(tuple((axis,) for axis in layout.axes))
-    mask = np.ones([sizes[axis] for axis in flat.axes], bool)
-    for axis, label in part.labels.items():
-        index = flat.axes.index(axis)
-        chosen = np.arange(sizes[axis]) == label
-        mask = mask & chosen.reshape([-1 if place == index else 1 for place in range(len(flat.axes))])
-    return mask.reshape(array.shape)
+def _is_deaf(witness: Witness, first: Tick) -> bool:
+    """Whether the first tick of another seed, which feeds something else, puts out the same."""
+    drive = replace(witness.drive, seed=witness.drive.seed + 1, guesses=dict(witness.drive.guesses), fed={})
+    try:
+        tick = Stream(witness.session, drive, drive.start()).step()
+    except DriveError:
+        return False
+    fed, was = {**tick.inputs, **tick.state}, {**first.inputs, **first.state}
+    is_same_fed = all(array.tobytes() == was[name].tobytes() for name, array in fed.items())
+    return not is_same_fed and witness.digest(tick) == witness.outputs[0]

@@ -65,6 +65,9 @@ def load_convention(name: str | Path) -> Convention:
         hint = f"{guess}known are {', '.join(library())}; or give a file that ends in .toml, or a sentence"
         raise ConventionError(f"no convention is called `{text}`", hint=hint)
     try:
+        # A pipe would be waited for.
+        if Path(name).exists() and not Path(name).is_file():
+            raise ConventionError("this is no regular file", where=text, hint="write the convention into a file first")
         content = Path(name).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConventionError(f"the convention cannot be read: {error.strerror}", where=text) from None

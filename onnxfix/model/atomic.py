@@ -5,42 +5,150 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 CHUNK = 1 << 20
 """Bytes that are copied or compared at once."""
 
 
-def sibling(path: Path) -> Path:
-    """Returns a new hidden name beside `path`, with its suffix."""
-    return path.with_name(f".{path.stem[:120]}.{secrets.token_hex(6)}{path.suffix[:20]}")
+class NewFile:
+    """A file under a hidden name beside its destination, until it is moved there.
 
+    As long as it is open it is locked: so a later run knows what another one is still busy with, and what one that was
+    killed has left behind.
 
-@contextlib.contextmanager
-def removed_on_error(path: Path) -> Iterator[None]:
-    """Removes `path` where the block fails, also where it is interrupted."""
-    try:
-        yield
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    Attributes:
+        path: Its hidden name.
+    """
 
+    def __init__(self, destination: Path, like: Path | None = None) -> None:
+        """Creates the file.
 
-def write_new(path: Path, pieces: Iterable[bytes]) -> None:
-    """Writes a file that did not exist, down to the disk; on failure nothing is left of it."""
-    # Mode 0o666 under the umask, as any program's new file; tempfile's 0o600 would hide the result from others.
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    with removed_on_error(path):
+        Args:
+            destination: Where it will be moved. What stands there lends it its permissions.
+            like: The file that lends it its permissions where none stands there, less what the umask takes away.
+        """
+        standing = _mode(destination)
+        lent = standing if standing is not None else _mode(like) if like else None
+        mode = 0o666 if lent is None else lent
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        self._descriptor: int | None = None
+        while self._descriptor is None:
+            self.path = _hidden_name(destination)
+            descriptor = os.open(self.path, flags, mode | 0o600)
+            if _lock(descriptor):
+                self._descriptor = descriptor
+            else:  # another run took it for a remnant, before it was locked
+                os.close(descriptor)
+        self._mode = os.fstat(self._descriptor).st_mode & mode if standing is None else standing
+
+    def write(self, pieces: Iterable[bytes]) -> None:
+        """Writes the file, down to the disk."""
+        assert self._descriptor is not None
+        for block in _blocks(pieces):
+            rest = memoryview(block)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        os.fsync(self._descriptor)
+
+    def copy(self, source: Path) -> None:
+        """Writes what another file holds, holes as holes, down to the disk."""
+        assert self._descriptor is not None
+        origin = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            for block in _blocks(pieces):
-                rest = memoryview(block)
-                while rest:
-                    rest = rest[os.write(target, rest) :]
-            os.fsync(target)
+            size = os.fstat(origin).st_size
+            for start, end in _extents(origin, size):
+                _copy_range(origin, self._descriptor, start, end)
+            os.ftruncate(self._descriptor, size)
+            os.fsync(self._descriptor)
         finally:
-            os.close(target)
+            os.close(origin)
+
+    def finish(self) -> None:
+        """Lets others open the file, where a system does not let them open what is open already."""
+        if sys.platform == "win32":
+            self.close()
+
+    def move(self, destination: Path) -> None:
+        """Moves the file into place, over what may stand there; the folder entry is on the disk afterwards."""
+        self.finish()
+        if _mode(self.path) != self._mode:
+            self.path.chmod(self._mode)
+        self.path.replace(destination)
+        self.close()
+        _sync_folder(destination.parent)
+
+    def close(self) -> None:
+        """Closes the file; after this, nothing protects it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def discard(self) -> None:
+        """Removes the file, unless it was moved."""
+        self.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def _mode(path: Path) -> int | None:
+    """Returns a file's permissions; None where there is no file."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return None
+
+
+def sweep(destination: Path) -> None:
+    """Removes what runs that were killed have left behind of files for this destination.
+
+    What cannot be locked belongs to a run that is still busy, or lies where nothing can be locked; it stays.
+    """
+    if sys.platform == "win32":
+        return
+    hidden = re.compile(re.escape(_hidden_stem(destination)) + r"[0-9a-f]{12}" + re.escape(destination.suffix[:20]))
+    with contextlib.suppress(OSError):
+        for path in sorted(destination.parent.iterdir()):
+            if hidden.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    _remove_if_left(path)
+
+
+def _remove_if_left(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if _lock(descriptor, needed=True):
+            path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _hidden_name(destination: Path) -> Path:
+    return destination.with_name(f"{_hidden_stem(destination)}{secrets.token_hex(6)}{destination.suffix[:20]}")
+
+
+def _hidden_stem(destination: Path) -> str:
+    return f".{destination.stem[:40]}.onnxfix-"
+
+
+def _lock(descriptor: int, *, needed: bool = False) -> bool:
+    """Says whether the file is this process's own now; where nothing can be locked, whether that was not needed."""
+    if sys.platform == "win32":
+        return not needed
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks
+        return not needed
+    return os.fstat(descriptor).st_nlink > 0
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -52,25 +160,6 @@ def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
             yield bytes(gathered)
             gathered.clear()
     yield bytes(gathered)
-
-
-def copy_new(source: Path, path: Path) -> None:
-    """Copies a file under a name that did not exist, holes as holes, down to the disk; on failure nothing is left."""
-    flags = getattr(os, "O_BINARY", 0)
-    origin = os.open(source, os.O_RDONLY | flags)
-    try:
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o666)
-        with removed_on_error(path):
-            try:
-                size = os.fstat(origin).st_size
-                for start, end in _extents(origin, size):
-                    _copy_range(origin, target, start, end)
-                os.truncate(target, size)
-                os.fsync(target)
-            finally:
-                os.close(target)
-    finally:
-        os.close(origin)
 
 
 def _extents(origin: int, size: int) -> Iterator[tuple[int, int]]:
@@ -128,15 +217,7 @@ def has_same_content(first: Path, second: Path) -> bool:
     return True
 
 
-def replace(temporary: Path, destination: Path) -> None:
-    """Moves a finished file into place; the folder entry is on the disk afterwards."""
-    with contextlib.suppress(FileNotFoundError):
-        temporary.chmod(destination.stat().st_mode & 0o777)
-    temporary.replace(destination)
-    sync_folder(destination.parent)
-
-
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Brings a folder's entries down to the disk, where the system can."""
     if os.name != "posix":
         return

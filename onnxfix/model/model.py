@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -234,8 +235,8 @@ class Model:
         except (OSError, RuntimeError) as error:  # a loop of links: RuntimeError before Python 3.13
             reason = getattr(error, "strerror", None) or "a loop of links"
             raise ModelWriteError(f"the destination cannot be written: {reason}", where=str(path)) from None
-        staged = Staged(destination)
-        with _discarded_on_error(staged):
+        with _discarded_on_error(destination) as held:
+            staged = held.enter_context(Staged(destination, self.path))
             renamed = self._stage_data(staged)
             with _relocated(self.proto, renamed):
                 staged.write(self._written())
@@ -243,9 +244,16 @@ class Model:
 
     def _require_writable(self, destination: Path) -> None:
         where = str(destination)
-        if destination.is_dir():
+        try:
+            mode = destination.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            mode = stat.S_IFREG
+        except (OSError, ValueError) as error:  # a loop of links, a name that is too long or holds a NUL
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ModelWriteError(f"the model cannot be written: {reason}", where=where) from None
+        if stat.S_ISDIR(mode):
             raise ModelWriteError("the destination is a folder", where=where, hint="Name a file in it.")
-        if destination.exists() and not destination.is_file():
+        if not stat.S_ISREG(mode):
             raise ModelWriteError("the destination is no regular file", where=where, hint="Name a file.")
         if not destination.parent.is_dir():
             raise ModelWriteError(
@@ -335,29 +343,27 @@ def _relocated(proto: onnx.ModelProto, renamed: Mapping[str, str]) -> Iterator[N
 
 
 @contextlib.contextmanager
-def _discarded_on_error(staged: Staged) -> Iterator[None]:
-    try:
-        yield
-    except EncodeError as error:
-        staged.discard()
-        raise ModelWriteError(
-            "the model is too large: a model file cannot be larger than 2 GiB",
-            where=str(staged.destination),
-            hint="Move its weights into a data file first (onnx.external_data_helper).",
-        ) from error
-    except OSError as error:
-        staged.discard()
-        where = str(staged.destination)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+def _discarded_on_error(destination: Path) -> Iterator[contextlib.ExitStack]:
+    """Closes what the block has entered where the block fails; else it stays open."""
+    where = str(destination)
+    with contextlib.ExitStack() as held:
+        try:
+            yield held
+        except EncodeError as error:
             raise ModelWriteError(
-                "there is not enough space to write the model",
+                "the model is too large: a model file cannot be larger than 2 GiB",
                 where=where,
-                hint="Free some space, or choose another disk.",
+                hint="Move its weights into a data file first (onnx.external_data_helper).",
             ) from error
-        raise ModelWriteError(f"the model cannot be written: {error.strerror or error}", where=where) from error
-    except BaseException:
-        staged.discard()
-        raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise ModelWriteError(
+                    "there is not enough space to write the model",
+                    where=where,
+                    hint="Free some space, or choose another disk.",
+                ) from error
+            raise ModelWriteError(f"the model cannot be written: {error.strerror or error}", where=where) from error
+        held.pop_all()
 
 
 @contextlib.contextmanager

@@ -14,9 +14,13 @@ def read(path: Path) -> bytes:
     """Returns a file's bytes.
 
     Raises:
-        ModelReadError: The file is missing, empty, or cannot be read.
+        ModelReadError: The file is missing, empty, no regular file, or cannot be read.
     """
     try:
+        # A pipe would be waited for, and a device may never end.
+        if not path.is_dir() and not path.is_file() and path.exists():
+            hint = "Write the model into a file first."
+            raise ModelReadError("this is no regular file", where=str(path), hint=hint)
         content = path.read_bytes()
     except FileNotFoundError:
         raise ModelReadError("there is no such file", where=str(path)) from None
@@ -24,6 +28,8 @@ def read(path: Path) -> bytes:
         raise ModelReadError("this is a folder, not a model file", where=str(path)) from None
     except OSError as error:
         raise ModelReadError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
+    except ValueError as error:  # a NUL in the name
+        raise ModelReadError(f"the file cannot be read: {error}", where=str(path)) from None
     if not content:
         raise ModelReadError("the file is empty", where=str(path), hint="Copy or export it again.")
     return content

@@ -18,15 +18,26 @@ class Staged:
     are in place.
 
     Attributes:
-        path: The temporary file.
         destination: Where `commit` moves it.
     """
 
-    def __init__(self, destination: Path) -> None:
+    def __init__(self, destination: Path, like: Path | None = None) -> None:
+        """Creates the temporary file, and sweeps away what runs that were killed have left of such files.
+
+        Args:
+            destination: Where the model goes.
+            like: The file whose permissions it gets where none stands there.
+        """
         self.destination = destination
-        self.path = atomic.sibling(destination)
+        atomic.sweep(destination)
+        self._file = atomic.NewFile(destination, like)
         self._created: list[Path] = []
         self._is_committing = False
+
+    @property
+    def path(self) -> Path:
+        """The temporary file."""
+        return self._file.path
 
     def __enter__(self) -> Staged:
         return self
@@ -38,19 +49,24 @@ class Staged:
 
     def write(self, pieces: Iterable[bytes]) -> None:
         """Writes the model itself."""
-        atomic.write_new(self.path, pieces)
-        self._created.append(self.path)
+        self._file.write(pieces)
+        self._file.finish()
 
     def add_data_file(self, source: Path, location: str) -> None:
         """Copies a data file to `location` in the destination's folder, where no file stands."""
         target = self.destination.parent / location
         self._make_folders(target.parent)
-        temporary = atomic.sibling(target)
-        atomic.copy_new(source, temporary)
-        with atomic.removed_on_error(temporary):
-            temporary.rename(target)
+        atomic.sweep(target)
+        copy = atomic.NewFile(target, source)
+        try:
+            copy.copy(source)
+            copy.move(target)
+        except BaseException:
+            if not copy.path.exists():  # interrupted just after it was moved into place
+                self._created.append(target)
+            copy.discard()
+            raise
         self._created.append(target)
-        atomic.sync_folder(target.parent)
 
     def _make_folders(self, folder: Path) -> None:
         missing = []
@@ -71,7 +87,7 @@ class Staged:
         """
         self._is_committing = True
         try:
-            atomic.replace(self.path, self.destination)
+            self._file.move(self.destination)
         except OSError as error:
             self.discard()
             raise ModelWriteError(
@@ -84,6 +100,7 @@ class Staged:
         if self._is_committing and not self.path.exists():
             # Interrupted just after the model was moved into place: now its data belongs to it.
             self._created.clear()
+        self._file.discard()
         while self._created:
             created = self._created.pop()
             with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def _arrays(path: Path) -> Iterator[tuple[str, Array]]:
             for file in files:
                 yield file.relative_to(path).with_suffix("").as_posix(), _array(file)
             return
-        with path.open("rb") as stream:
+        with _opened(path) as stream:
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UsageError("this is a single array", where=str(path), hint="numpy.savez(FILE, PORT=ARRAY, ...)")
@@ -146,6 +146,13 @@ def _arrays(path: Path) -> Iterator[tuple[str, Array]]:
         raise UsageError(f"this is no npz file of plain arrays: {error}", where=str(path), hint=hint) from None
 
 
+def _opened(path: Path) -> BinaryIO:
+    # A pipe would be waited for.
+    if path.exists() and not path.is_file():
+        raise UsageError("this is no regular file", where=str(path), hint="write the arrays into a file first")
+    return path.open("rb")
+
+
 def _in_trace(key: str) -> str | None:
     """Returns what an array of a recorded run is called here; None for what is no input."""
     match = re.fullmatch(r"tick/([0-9]{1,9})/input/(.+)|start/(.+)", key)
@@ -156,7 +163,7 @@ def _in_trace(key: str) -> str | None:
 
 def _array(file: Path) -> Array:
     try:
-        with file.open("rb") as stream:
+        with _opened(file) as stream:
             array: Array = np.lib.format.read_array(stream, allow_pickle=False)
             return array
     except (ValueError, EOFError, MemoryError) as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -296,6 +298,61 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", _SMALL_FILES + _MAIN, *words], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (3, "")
     assert "there is not enough space" in ran.stderr
+    assert contents(tmp_path) == before
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
+        here = Path.cwd()
+        os.chdir(path.parent)  # the path of a socket has about a hundred characters at most
+        try:
+            bound.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+def _link_to_a_pipe(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to(path.with_name("pipe"))
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+ODD_FILES = [
+    (["inspect", "{odd}"], 3),
+    (["convert", "{odd}", "{folder}/new.onnx"], 3),
+    (["convert", "{old}", "{folder}/new.onnx", "--to", "{odd}"], 2),
+    (["convert", "{old}", "{folder}/new.onnx", "--from", "{odd}"], 2),
+    (["conventions", "{odd}"], 2),
+    (["convert", "{old}", "{folder}/new.onnx", "--from", FROM, "--to", TO, "--inputs", "{odd}"], 2),
+    (["convert", "{old}", "{odd}", "--from", FROM, "--to", TO], 3),
+]
+
+
+@pytest.mark.parametrize("make", [_pipe, _socket, _link_to_a_pipe, _loop, Path.mkdir], ids=lambda make: make.__name__)
+def test_only_regular_files_are_read_and_written(make: Callable[[Path], None], tmp_path: Path) -> None:
+    save(two_layers(), tmp_path / "old.onnx")
+    (tmp_path / "empty").mkdir()
+    odd = tmp_path / "empty/odd.toml"
+    make(odd)
+    before = contents(tmp_path)
+    names = {"odd": str(odd), "old": f"{tmp_path}/old.onnx", "folder": str(tmp_path)}
+    lines = [[word.replace("{layer}", "{{layer}}").format(**names) for word in words] for words, _ in ODD_FILES]
+    code = (
+        "import json, sys; from onnxfix.cli import main; print([int(main(words)) for words in json.loads(sys.argv[1])])"
+    )
+    # In a process of its own: waiting for a pipe must not hang the tests.
+    ran = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, timeout=60)
+    assert json.loads(ran.stdout) == [code for _, code in ODD_FILES]
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(ODD_FILES)
+    assert all("odd.toml: " in line for line in errors)
     assert contents(tmp_path) == before
 
 

@@ -62,6 +62,8 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         Model.load(tmp_path / "model.onnx")
     with pytest.raises(ModelReadError, match="this is a folder"):
         Model.load(tmp_path)
+    with pytest.raises(ModelReadError, match="embedded null byte"):
+        Model.load("a\0b.onnx")
 
 
 @pytest.mark.parametrize(

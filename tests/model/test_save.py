@@ -115,7 +115,9 @@ def test_data_is_copied_where_the_kernel_cannot(
         monkeypatch.setattr(os, "copy_file_range", broken, raising=False)
     source, copy = tmp_path / "source", tmp_path / "copy"
     source.write_bytes(os.urandom(3 * atomic.CHUNK + 7))
-    atomic.copy_new(source, copy)
+    made = atomic.NewFile(copy)
+    made.copy(source)
+    made.move(copy)
     assert copy.read_bytes() == source.read_bytes()
 
 
@@ -184,6 +186,29 @@ def too_long_a_name(folder: Path) -> Path:
     return folder / ("n" * 300 + ".onnx")
 
 
+def a_name_with_a_nul(folder: Path) -> Path:
+    return folder / "a\0b.onnx"
+
+
+def a_pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "new.onnx")
+    return folder / "new.onnx"
+
+
+def here(folder: Path) -> Path:
+    return Path()
+
+
+def a_loop(folder: Path) -> Path:
+    (folder / "new.onnx").symlink_to(folder / "other.onnx")
+    (folder / "other.onnx").symlink_to(folder / "new.onnx")
+    return folder / "new.onnx"
+
+
+def below_a_loop(folder: Path) -> Path:
+    return a_loop(folder) / "newer.onnx"
+
+
 @pytest.mark.parametrize(
     ("destination", "message"),
     [
@@ -194,6 +219,11 @@ def too_long_a_name(folder: Path) -> Path:
         (other_data, "the data file `model.data` cannot be copied: another file of that name stands in"),
         (a_read_only_folder, "cannot be written"),
         (too_long_a_name, "File name too long"),
+        (a_name_with_a_nul, "embedded null byte"),
+        (a_pipe, "the destination is no regular file"),
+        (here, "the destination is a folder"),
+        (a_loop, "Too many levels of symbolic links"),
+        (below_a_loop, "Too many levels of symbolic links"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -354,14 +384,69 @@ def test_a_staged_model_runs_before_it_is_visible(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path / "new")) == ["model.data", "model.onnx"]
 
 
-def test_a_new_file_has_the_mode_of_the_old_one_or_of_any_new_file(tmp_path: Path) -> None:
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("mode", "kept"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644), (0o444, 0o444)], ids=oct)
+def test_new_files_have_the_permissions_of_those_they_are_made_from(tmp_path: Path, mode: int, kept: int) -> None:
+    source = with_data(tmp_path / "old")
+    for path in (source, tmp_path / "old/model.data"):
+        path.chmod(mode)
+    (tmp_path / "new").mkdir()
+    before = os.umask(0o022)
+    try:
+        Model.load(source).save(tmp_path / "new/new.onnx")
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "new") == {"new.onnx": kept, "model.data": kept}
+    assert modes(tmp_path / "old") == {"model.onnx": mode, "model.data": mode}
+
+
+def test_what_stands_at_the_destination_lends_its_permissions(tmp_path: Path) -> None:
     model = Model.load(with_data(tmp_path))
+    for mode in (0o600, 0o664, 0o444):
+        (tmp_path / "new.onnx").touch()
+        (tmp_path / "new.onnx").chmod(mode)
+        model.save(tmp_path / "new.onnx")
+        assert modes(tmp_path)["new.onnx"] == mode
     (tmp_path / "usual").touch()
-    model.save(tmp_path / "new.onnx")
-    assert (tmp_path / "new.onnx").stat().st_mode == (tmp_path / "usual").stat().st_mode
-    (tmp_path / "new.onnx").chmod(0o600)
-    model.save(tmp_path / "new.onnx")
-    assert (tmp_path / "new.onnx").stat().st_mode & 0o777 == 0o600
+    Model.from_proto(sum_model(tensor("w", X))).save(tmp_path / "memory.onnx")
+    assert modes(tmp_path)["memory.onnx"] == modes(tmp_path)["usual"]
+
+
+def test_what_a_killed_run_has_left_is_swept_away(tmp_path: Path) -> None:
+    source = with_data(tmp_path / "old")
+    (tmp_path / "new").mkdir()
+    code = (
+        "import os, sys; from onnxfix.model.model import Model; staged = Model.load(sys.argv[1]).stage(sys.argv[2])\n"
+    )
+    killed = [sys.executable, "-c", code + "os.kill(os.getpid(), 9)", str(source), f"{tmp_path}/new/model.onnx"]
+    for _ in range(2):
+        assert subprocess.run(killed).returncode == -9
+    left = [path.name for path in (tmp_path / "new").glob(".*")]
+    assert len(left) == 1, "the second has swept away what the first has left"
+    other = tmp_path / "new/.model.onnxfix-0123456789abcdef.onnx"
+    other.touch()
+    (tmp_path / "new/.model.onnxfix-0123456789ab.data").touch()
+    with Model.load(source).stage(tmp_path / "new/other.onnx"):
+        assert (tmp_path / "new" / left[0]).exists(), "it belongs to another destination"
+    Model.load(source).save(tmp_path / "new/model.onnx")
+    assert sorted(contents(tmp_path / "new")) == sorted([
+        other.name, ".model.onnxfix-0123456789ab.data", "model.data", "model.onnx",
+    ])  # fmt: skip
+
+
+def test_what_another_run_is_busy_with_stays(tmp_path: Path) -> None:
+    model = Model.load(with_data(tmp_path / "old"))
+    (tmp_path / "new").mkdir()
+    with model.stage(tmp_path / "new/model.onnx") as first:
+        with model.stage(tmp_path / "new/model.onnx") as second:
+            second.commit()
+        assert first.path.exists()
+        first.commit()
+    assert run(tmp_path / "new/model.onnx") == [3, 4, 5, 6]
+    assert sorted(contents(tmp_path / "new")) == ["model.data", "model.onnx"]
 
 
 def test_a_link_at_the_destination_is_replaced_not_followed(tmp_path: Path) -> None:

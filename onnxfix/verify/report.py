@@ -180,7 +180,9 @@ class PortReport:
 
     @property
     def cosine(self) -> float | None:
-        """The least cosine of all ticks; None where no tick has one."""
+        """The least cosine of all ticks; None where no tick has one, or one of them differs beyond measure."""
+        if not math.isfinite(self.max_abs):
+            return None
         return min((one.difference.cosine for one in self.ticks if one.difference.cosine is not None), default=None)
 
     @property

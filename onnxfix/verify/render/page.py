@@ -73,7 +73,8 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 
 def _row(row: Row, scale: Scale) -> str:
     name = f"<code>{_text(row.port.name)}</code> <small>{_text(', '.join(filter(None, (row.kind, row.label))))}</small>"
-    needed = "" if row.word == "equal" else _text(needed_text(row.port))
+    choices = [] if row.word == "equal" else needed_text(row.port).split(" or ")
+    needed = " or ".join(f'<span class="whole">{_text(choice)}</span>' for choice in choices)
     cells = (
         name, small_plot(row.port, scale), f"{row.port.values:,}", _text(row.difference), needed, _text(row.word),
     )  # fmt: skip

@@ -29,6 +29,7 @@ th { text-align: left; font-size: .8rem; font-weight: 600; }
 th, td { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
 td[data-name="Values"], th:nth-child(3) { text-align: right; font-variant-numeric: tabular-nums; }
 td[data-name="Verdict"] { color: var(--mark); font-weight: 600; }
+.whole { white-space: nowrap; }
 svg { display: block; }
 svg.small { width: 7.5rem; height: 2rem; }
 svg.large { width: 100%; height: auto; margin: .8rem 0; }

@@ -169,8 +169,9 @@ def _copy(model: Model, destination: str | Path | None) -> None:
     if destination is None:
         return
     path = Path(destination)
-    if model.path is not None and path.exists() and path.samefile(model.path):
-        return
+    with contextlib.suppress(OSError, ValueError):  # there is no such file yet, or there never can be
+        if model.path is not None and path.samefile(model.path):
+            return
     model.save(path)
 
 

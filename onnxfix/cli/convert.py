@@ -75,7 +75,8 @@ def convert(
         simplify=not no_simplify,
         cancel=not no_cancel,
         stamp=not no_stamp,
-        verify=False if no_verify else _verify_options(ticks, seed, inputs, feeds),
+        options=_verify_options(ticks, seed, inputs, feeds),
+        is_verified=not no_verify,
         is_quiet=quiet,
         as_json=as_json,
     )

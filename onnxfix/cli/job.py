@@ -17,7 +17,7 @@ from onnxfix.report import ConversionReport, Outcome, report_of
 from onnxfix.request import open_model, plan_conversion
 
 if TYPE_CHECKING:
-    from onnxfix.convention.plan import Edits
+    from onnxfix.convention.plan import Edits, Plan
     from onnxfix.verify.report import VerifyOptions
 
 
@@ -33,16 +33,20 @@ class Job:
     simplify: bool
     cancel: bool
     stamp: bool
-    verify: bool | VerifyOptions
+    options: VerifyOptions
+    is_verified: bool
     is_quiet: bool
     as_json: bool
 
     def run(self, new: Path) -> int:
         """Converts, and reports what was done."""
+        if not self.is_verified and (self.options.feeds or self.options.inputs):
+            self._plan()
         with StageProgress(self.is_quiet) as progress:
             report = convert(
                 self.old, new, to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits,
-                simplify=self.simplify, cancel=self.cancel, verify=self.verify, stamp=self.stamp, progress=progress,
+                simplify=self.simplify, cancel=self.cancel, stamp=self.stamp,
+                verify=self.options if self.is_verified else False, progress=progress,
             )  # fmt: skip
         # The result stands at its destination: that its report cannot be printed does not undo it, and is no failure.
         with _told_at_most():
@@ -55,7 +59,7 @@ class Job:
 
     def preview(self, *, as_plan: bool, as_diff: bool) -> int:
         """Says what would be done, as a plan, a diff or both, and writes nothing."""
-        plan = plan_conversion(open_model(self.old), to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits)
+        plan = self._plan()
         report = report_of(plan, str(self.old), "")
         lines = self._diff() if as_diff and not plan.is_identity else []
         if self.as_json:
@@ -66,6 +70,14 @@ class Job:
         if as_diff:
             show_diff(results(), lines)
         return _verdict(report)
+
+    def _plan(self) -> Plan:
+        """Returns the plan, and refuses what the user wants fed where it does not fit, also if nothing will be fed."""
+        from onnxfix.verify.finding import read_wishes
+
+        plan = plan_conversion(open_model(self.old), to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits)
+        read_wishes(plan, self.options)
+        return plan
 
     def _diff(self) -> list[str]:
         """Returns what the conversion touches: where the graph is simplified, the simplified source is compared."""

@@ -74,6 +74,17 @@ def find_drives(original: Session, plan: Plan, options: VerifyOptions) -> Found:
 
 def _wanted(original: Session, plan: Plan, options: VerifyOptions) -> Drive:
     """Returns a drive with all that the user wants."""
+    feeds, given, recording = read_wishes(plan, options)
+    table = cache(lambda name: table_size(original.path, name))
+    return Drive(plan, given, options.seed, feeds, recording, FULL_PROFILES[0], table=table)
+
+
+def read_wishes(plan: Plan, options: VerifyOptions) -> tuple[dict[str, Feed], dict[str, int], Recording]:
+    """Returns what the user wants fed, by port and as files, and the sizes.
+
+    Raises:
+        UsageError: The options name ports, dims or axes that do not exist, or files that do not fit.
+    """
     ports = {port.name: port for port in plan.binding.signature.inputs}
     feeds = {}
     for name, text in options.feeds.items():
@@ -90,8 +101,7 @@ def _wanted(original: Session, plan: Plan, options: VerifyOptions) -> Drive:
         recording = read_recording(Path(options.inputs), list(ports.values()), states, options.ticks)
     for name in sorted(recording.names & feeds.keys()):
         raise UsageError("this input is both in the file and told by --feed", where=name, hint="leave one of them out")
-    table = cache(lambda name: table_size(original.path, name))
-    return Drive(plan, given, options.seed, feeds, recording, FULL_PROFILES[0], table=table)
+    return feeds, given, recording
 
 
 def _with_batch(plan: Plan, options: VerifyOptions) -> dict[str, int]:

@@ -218,6 +218,28 @@ def test_a_failure_is_one_clear_error(case: Case, tmp_path: Path, capsys: pytest
     assert contents(tmp_path) == before
 
 
+UNFED = [
+    (["--feed", "x=nonsense"], "`nonsense` is no kind of feed"),
+    (["--feed", "z=ones"], "no input is called `z`"),
+    (["--inputs", "nowhere.npz"], "nowhere.npz: the inputs cannot be read"),
+    (["--inputs", str(PACKED)], "this is no npz file"),
+]
+
+
+@pytest.mark.parametrize("way", [["--no-verify"], ["--check"], ["--diff"]], ids=" ".join)
+@pytest.mark.parametrize(("options", "says"), UNFED, ids=lambda value: str(value)[:20])
+def test_what_is_not_fed_is_refused_all_the_same(
+    options: list[str], says: str, way: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(two_layers(), tmp_path / "old.onnx")
+    before = contents(tmp_path)
+    words = ["convert", f"{tmp_path}/old.onnx", f"{tmp_path}/new.onnx", "--from", FROM, "--to", TO, *way, *options]
+    assert main(words) == ExitCode.USAGE
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert (printed.out, contents(tmp_path)) == ("", before)
+
+
 JSON = [
     (["--to", "wenet-kw"], "ConventionError", 2, "", "did you mean wenet-kv"),
     (["--tow", "x"], "UsageError", 2, "No such option", "`onnxfix convert --help`"),

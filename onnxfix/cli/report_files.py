@@ -49,19 +49,26 @@ class ReportFiles:
         Raises:
             ModelWriteError: One cannot be written.
         """
-        from onnxfix.model.atomic import removed_on_error, replace, sibling, write_new
-
         writers = _writers()
         for option, path in self.paths.items():
             content = writers[option](verdict).encode("utf-8", "backslashreplace")
-            temporary = sibling(path)
             try:
-                write_new(temporary, [content])
-                with removed_on_error(temporary):
-                    replace(temporary, path)
+                _write(path, content)
             except OSError as error:
                 message = f"the report cannot be written: {error.strerror or error}"
                 raise ModelWriteError(message, where=f"{option} {path}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    from onnxfix.model.atomic import NewFile, sweep
+
+    sweep(path)
+    new = NewFile(path)
+    try:
+        new.write([content])
+        new.move(path)
+    finally:
+        new.discard()
 
 
 def _writers() -> Mapping[str, Callable[[Verdict], str]]:

@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_written_in_the_end(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("onnxfix.model.atomic.write_new", full)
+    monkeypatch.setattr("onnxfix.model.atomic.NewFile.write", full)
     options = ["--junit", f"{tmp_path}/v.xml", "--quiet"]
     assert main(["verify", *PAIR, *options]) == 3
     assert (

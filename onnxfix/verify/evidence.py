@@ -14,6 +14,7 @@ from onnxfix.verify.drive import Drive
 from onnxfix.verify.dtypes import count_nans, decode
 from onnxfix.verify.parts import Part, disturbed
 from onnxfix.verify.parts import parts_of as parts_of
+from onnxfix.verify.rows import shown_in_rows
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Stream, Tick
 from onnxfix.verify.window import ticks_to_forget
@@ -130,16 +131,18 @@ def _all_parts(witness: Witness) -> list[Part]:
 def _tried(witness: Witness, ticks: int, done: Callable[[], None]) -> tuple[tuple[str, ...], dict[str, str]]:
     """Returns the parts that show, and why the others do not.
 
-    Nearly all show at once, so each gets one tick alone. Those that are left are followed for as long as caches
-    remember, together first: what shows nothing together is not tried apart, and what does is halved.
+    Nearly all show at once, so each gets one tick alone, or one stream of a batch. Those that are left are followed for
+    as long as caches remember, together first: what shows nothing together is not tried apart, and what does is halved.
     """
     parts = _all_parts(witness)
     horizon = max(ticks, ticks_to_forget(witness.drive.plan.binding, witness.starts))
-    alive: set[str] = set()
     left, reasons = [], {}
+    alive = shown_in_rows(witness.session, witness.drive, parts)
     for part in parts:
         start = _start(witness, [part])
-        if start is None:
+        if part.name in alive:
+            pass
+        elif start is None:
             reasons[part.name] = "it is empty"
         elif _shows(witness, [part], start, start.number + 1):
             alive.add(part.name)

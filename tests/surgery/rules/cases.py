@@ -32,8 +32,11 @@ from onnxfix.surgery.rewrite import SurgeryReport, rewrite
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
-SIZES = ({"B": 3, "T": 5}, {"B": 2, "T": 9}, {"B": 1, "T": 4}, {"B": 2, "T": 0})
-"""What symbolic dims are when a case is run. The source may fail at all but the first; the result may not differ."""
+SIZES = ({"B": 3, "T": 5, "U": 5}, {"B": 2, "T": 9, "U": 6}, {"B": 1, "T": 4, "U": 2}, {"B": 2, "T": 0, "U": 9})
+"""What symbolic dims are when a case is run. The source may fail at all but the first; the result may not differ.
+
+Only `T` becomes 0: onnxruntime concatenates an empty tensor of another shape without complaint, and yields anything.
+"""
 MAX = 2**63 - 1
 _CONSTANT = re.compile(r"\b(w?)([vs])(none|(?:m?\d+|max)(?:_(?:m?\d+|max))*)\b")
 _OUTPUT = re.compile(r"\b(y\d*)\b(?=[ ,\w]*=)")
@@ -57,6 +60,11 @@ BOUNDARIES = {
     "fixed": Boundary("float[2,3,4] state", "state: hc batch dim", "{hc:p,q}: batch dim"),
     # WeNet's packed attention cache; each layer's keys and values become a port.
     "packed": Boundary("float[2,3,T,8] att", "att: layer head time (kv dim)", "{kv:k,v}_{layer}: batch head time dim"),
+    # Layers apart; keys and values stay packed. And the other way round.
+    "layers": Boundary("float[2,3,T,8] att", "att: layer head time (kv dim)", "att_{layer}: batch head time (kv dim)"),
+    "halves": Boundary("float[2,3,T,8] att", "att: layer head time (kv dim)", "{kv:k,v}: layer head time dim"),
+    # Numbers that may be bounds.
+    "whole": Boundary("int64[2,1] state", "state: hc dim", "{hc:p,q}: dim"),
     # GPT-2's stacked cache.
     "stacked": Boundary(
         "float[2,2,B,3,T,4] past", "past: layer kv batch head time dim", "{kv:k,v}_{layer}: batch head time dim"

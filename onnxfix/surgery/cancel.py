@@ -16,16 +16,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxfix.convention.signature import Dim
 from onnxfix.errors import RewriteError
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.emit import Counter as NodeCounter
 from onnxfix.surgery.emit import Emitter
+from onnxfix.surgery.extents import is_question, reroot
 from onnxfix.surgery.movement import is_movement, outputs_of
 from onnxfix.surgery.pattern import Size
-from onnxfix.surgery.routes import extent_of, leaf
+from onnxfix.surgery.routes import leaf
 from onnxfix.surgery.view import Join, Leaf, View
 
 if TYPE_CHECKING:
@@ -142,8 +141,8 @@ class Canceller:
         return counter.nodes
 
     def _readers(self, name: str, absorbed: Mapping[Node, None]) -> list[Node]:
-        """Returns the nodes that need a tensor as it is: all that read it but movement, and Shape."""
-        direct = [node for node in self.graph.consumers(name) if node not in absorbed and node.op_type != "Shape"]
+        """Returns the nodes that need a tensor as it is: all that read it but movement, and Shape or Size."""
+        direct = [node for node in self.graph.consumers(name) if node not in absorbed and not is_question(node)]
         return [*direct, *self.graph.capturers(name)]
 
     def _serve(self, name: str, shown: Mapping[str, str]) -> None:
@@ -176,9 +175,12 @@ class Canceller:
     def _serve_shapes(self, name: str, shown: Mapping[str, str]) -> None:
         view = self._known[name]
         for node in self.graph.consumers(name):
-            if node.op_type != "Shape" or node in self._absorbed or self._serves_absorbed(node):
+            if not is_question(node) or node in self._absorbed or self._serves_absorbed(node):
                 continue
-            if not self._reroot(node, view):
+            if reroot(self.graph, node, view, self.emitter.existing(view)):
+                self._absorbed[node] = None
+                self.fired[node.op_type] += 1
+            else:
                 self.refused.append(f"the whole shape of {shown.get(name, name)} is needed")
                 self.graph.set_input(node, 0, self.emitter.tensor(view))
 
@@ -188,66 +190,6 @@ class Canceller:
             return False
         readers = [one for name in node.outputs for one in self.graph.consumers(name)]
         return bool(readers) and all(one in self._absorbed or self._serves_absorbed(one) for one in readers)
-
-    def _reroot(self, shape: Node, view: View) -> bool:
-        """Lets those who ask for one size of a tensor ask a tensor that is still there; False where that fails."""
-        if shape.op_type != "Shape" or shape.domain not in ("", "ai.onnx"):
-            return False
-        rank = len(view.dims)
-        if shape.integers("start") is not None or "start" in shape.attributes or "end" in shape.attributes:
-            start = slice(shape.integer("start", 0), shape.integer("end", rank)).indices(rank)
-            return self._reroot_range(shape, view, start[0], start[1])
-        asked = self.graph.consumers(shape.outputs[0])
-        if self.graph.capturers(shape.outputs[0]) or self.graph.is_output(shape.outputs[0]) or not asked:
-            return False
-        places = {node: self._asked_axis(node, shape.outputs[0], rank) for node in asked}
-        found = {node: self._place(view, axis) for node, axis in places.items()}
-        if any(place is None for place in found.values()):
-            return False
-        for node, place in found.items():
-            assert place is not None
-            index = self.graph.constant(node.inputs[1])
-            assert index is not None
-            self.graph.set_input(node, 0, self._shape_of(place[0]))
-            if int(index.reshape(-1)[0]) != place[1]:
-                fresh = np.full(index.shape, place[1], index.dtype)
-                self.graph.set_input(node, 1, self.graph.add_constant(fresh, "onnxfix_axis"))
-        self._absorbed[shape] = None
-        self.fired["Shape"] += 1
-        return True
-
-    def _asked_axis(self, node: Node, shape: str, rank: int) -> int | None:
-        """Returns which axis a Gather takes of a shape; None for other nodes or several axes."""
-        if node.op_type != "Gather" or node.inputs[0] != shape:
-            return None
-        index = self.graph.constant(node.inputs[1])
-        return int(index.reshape(-1)[0]) % rank if index is not None and index.size == 1 else None
-
-    def _place(self, view: View, axis: int | None) -> tuple[str, int] | None:
-        """Returns the existing tensor and its axis that have the size of `view` along `axis`."""
-        size = None if axis is None else view.dims[axis]
-        place = extent_of(size) if isinstance(size, str) else None
-        return place if place is not None and self.graph.has_value(place[0]) else None
-
-    def _shape_of(self, name: str) -> str:
-        """Returns the whole shape of a tensor, from one node for all who ask."""
-        for node in self.graph.consumers(name):
-            if node.op_type == "Shape" and not node.attributes:
-                return node.outputs[0]
-        return self.graph.add_node("Shape", [name], name="onnxfix_Shape").outputs[0]
-
-    def _reroot_range(self, shape: Node, view: View, start: int, stop: int) -> bool:
-        """Opset 15: a Shape that yields one size only."""
-        place = self._place(view, start) if stop - start == 1 else None
-        if place is None or self.graph.is_output(shape.outputs[0]):
-            return False
-        made = self.graph.add_node(
-            "Shape", [place[0]], attributes={"start": place[1], "end": place[1] + 1}, name="onnxfix_Shape"
-        )
-        self.graph.replace_uses(shape.outputs[0], made.outputs[0])
-        self._absorbed[shape] = None
-        self.fired["Shape"] += 1
-        return True
 
     # The way out
 

@@ -106,6 +106,10 @@ class Emitter:
         self.made[made] = view
         return made
 
+    def existing(self, view: View) -> str:
+        """Returns the name of a tensor that holds `view` already; empty if there is none."""
+        return view.name if isinstance(view, Leaf) else self._done.get(id(view), "")
+
     def prefer_split(self, parts: Sequence[View]) -> None:
         """Lets parts that make up a whole tensor come from one Split, as the graph had it, in place of Slices."""
         cuts = [part.of if isinstance(part, Move) else part for part in parts]

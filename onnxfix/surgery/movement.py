@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from onnxfix.surgery.algebra import Views
-from onnxfix.surgery.pattern import Size
-from onnxfix.surgery.view import Bound, View
+from onnxfix.surgery.integers import Integers
+from onnxfix.surgery.pattern import Size, product
+from onnxfix.surgery.view import END, Bound, View
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node
@@ -47,7 +48,7 @@ class _Reading:
     def __init__(
         self, node: Node, graph: GraphView, views: Views, sizes: Callable[[str], Sequence[Size] | None]
     ) -> None:
-        self.sizes = sizes
+        self.integers = Integers(graph, sizes)
         self.node = node
         self.graph = graph
         self.views = views
@@ -59,9 +60,9 @@ class _Reading:
         return bool(self.name(index))
 
     def numbers(self, index: int) -> tuple[int, ...] | None:
-        """A 1-D constant input."""
-        value = self.graph.constant(self.name(index)) if self.has(index) else None
-        return None if value is None or value.ndim > 1 else tuple(int(number) for number in value.reshape(-1))
+        """An input whose numbers are known before run time."""
+        found = self.integers.of(self.name(index)) if self.has(index) else None
+        return None if found is None else found.known
 
     def parameter(self, index: int, attribute: str) -> tuple[int, ...] | None:
         """A list that is an input in newer opsets and an attribute in older ones."""
@@ -82,22 +83,29 @@ def _slice(reading: _Reading, inputs: list[View]) -> list[View] | None:
     if not reading.has(1):
         return None
     steps = reading.numbers(4) if reading.has(4) else None
-    starts, stops = _bounds(reading, 1), _bounds(reading, 2)
-    if starts is None or stops is None or len(starts) != len(stops) or (reading.has(4) and steps is None):
+    starts = _bounds(reading, 1)
+    axes = reading.numbers(3) if reading.has(3) else tuple(range(len(starts or ())))
+    if starts is None or axes is None or (reading.has(4) and steps is None):
         return None
-    axes = reading.numbers(3) if reading.has(3) else tuple(range(len(starts)))
+    stops = _bounds(reading, 2, [view.dims[axis % len(view.dims)] for axis in axes])
     steps = steps or (1,) * len(starts)
-    if axes is None or len(axes) != len(starts) or len(steps) != len(starts) or min(steps, default=1) < 1:
+    if stops is None or not len(starts) == len(stops) == len(axes) == len(steps) or min(steps, default=1) < 1:
         return None
     for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         view = reading.views.slice(view, axis % len(view.dims), start, stop, step)
     return [view]
 
 
-def _bounds(reading: _Reading, index: int) -> tuple[Bound, ...] | None:
-    numbers = reading.numbers(index)
-    if numbers is not None:
-        return numbers
+def _bounds(reading: _Reading, index: int, whole: Sequence[Size] = ()) -> tuple[Bound, ...] | None:
+    """Returns the numbers of a bound, or its name; a bound that is the whole size of its axis is the end."""
+    found = reading.integers.of(reading.name(index))
+    if found is not None:
+        entries = found.entries
+        if len(whole) == len(entries):
+            entries = tuple(END if entry == size else entry for entry, size in zip(entries, whole, strict=True))
+        numbers = tuple(entry for entry in entries if isinstance(entry, int))
+        if len(numbers) == len(entries):
+            return numbers
     port = reading.graph.type_of(reading.name(index))
     # The other parameters are written as int64, and ONNX wants all of one type.
     return (reading.name(index),) if port is not None and (port.dtype, port.dims) == ("int64", (1,)) else None
@@ -125,13 +133,13 @@ def _gather(reading: _Reading, inputs: list[View]) -> list[View] | None:
     view = inputs[0]
     axis = reading.axis(0, len(view.dims))
     size = view.dims[axis]
-    value = reading.graph.constant(reading.name(1))
-    if value is None or value.ndim > 1 or not isinstance(size, int) or value.size == 0:
+    found = reading.integers.of(reading.name(1))
+    if found is None or not found.known or not isinstance(size, int):
         return None
-    indices = [int(index) + (size if index < 0 else 0) for index in value.reshape(-1)]
+    indices = [index + (size if index < 0 else 0) for index in found.known]
     if not all(0 <= index < size for index in indices):
         return None
-    if value.ndim == 0:
+    if found.is_scalar:
         return [reading.views.pick(view, axis, indices[0])]
     parts = [reading.views.slice(view, axis, index, index + 1) for index in indices]
     return [reading.views.join(parts, axis)]
@@ -165,11 +173,11 @@ def _transpose(reading: _Reading, inputs: list[View]) -> list[View] | None:
 
 def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
     view = inputs[0]
-    wanted = _shape(reading, reading.name(1))
-    if wanted is None or (0 in wanted and reading.node.integer("allowzero", 0)):
+    wanted = reading.integers.of(reading.name(1))
+    if wanted is None or wanted.is_scalar or (0 in wanted.entries and reading.node.integer("allowzero", 0)):
         return None
     shape: list[Size] = []
-    for index, size in enumerate(wanted):
+    for index, size in enumerate(wanted.entries):
         if size == 0 and index >= len(view.dims):
             return None
         shape.append(view.dims[index] if size == 0 else size)
@@ -182,27 +190,12 @@ def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
     return None if moved is None else [moved]
 
 
-def _shape(reading: _Reading, name: str, depth: int = 8) -> list[Size] | None:
-    """Returns the numbers in a shape, as sizes of other tensors where it is put together at run time."""
-    value = reading.graph.constant(name)
-    if value is not None:
-        return [int(number) for number in value.reshape(-1)] if value.ndim < 2 else None
-    node = reading.graph.producer(name)
-    if node is None or not depth or node.domain not in ("", "ai.onnx"):
-        return None
-    if node.op_type == "Shape":
-        sizes = reading.sizes(node.inputs[0])
-        return None if sizes is None else list(sizes)[node.integer("start", 0) : node.integer("end", len(sizes))]
-    parts = [_shape(reading, one, depth - 1) for one in node.inputs[: None if node.op_type == "Concat" else 1]]
-    if not parts or any(part is None for part in parts):
-        return None
-    flat = [size for part in parts for size in part or ()]
-    if node.op_type in ("Concat", "Cast", "Identity", "Squeeze", "Unsqueeze"):
-        return flat
-    index = reading.graph.constant(node.inputs[1]) if node.op_type == "Gather" else None
-    if index is None or not all(-len(flat) <= int(one) < len(flat) for one in index.reshape(-1)):
-        return None
-    return [flat[int(one)] for one in index.reshape(-1)]
+def _flatten(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    """Flatten is a Reshape to two dims."""
+    view = inputs[0]
+    axis = reading.axis(1, len(view.dims))
+    moved = reading.views.reshape(view, [product(view.dims[:axis]), product(view.dims[axis:])])
+    return None if moved is None else [moved]
 
 
 def _open_size(dims: Sequence[Size], shape: Sequence[Size]) -> Size | None:
@@ -233,6 +226,7 @@ def _concat(reading: _Reading, inputs: list[View]) -> list[View] | None:
 
 _READERS: dict[str, Callable[[_Reading, list[View]], list[View] | None]] = {
     "Concat": _concat,
+    "Flatten": _flatten,
     "Gather": _gather,
     "Identity": _identity,
     "Reshape": _reshape,

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 from onnxfix.model.taps import InnerNode, Inside
-from onnxfix.verify.inner import Print
+from onnxfix.verify.inner import Print, without_units
 
+_RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _LEAST = 5.0
 """Below this, two nodes have so little in common that they are no counterparts."""
 
@@ -43,9 +45,9 @@ class Side:
         return {digest: tuple(names) for digest, names in found.items()}
 
     @cached_property
-    def contents(self) -> frozenset[bytes]:
-        """The contents of values that say something, whatever their shape."""
-        return frozenset(known.content for known in self.prints.values() if not known.is_plain)
+    def contents(self) -> Mapping[bytes, frozenset[tuple[int, ...]]]:
+        """The contents of values that say something, and for each the shapes that it has, units aside."""
+        return contents_of(self.prints.values())
 
     @cached_property
     def order(self) -> Mapping[int, int]:
@@ -59,6 +61,15 @@ class Side:
     def place(self, node: InnerNode) -> float:
         """Returns how far down in the graph a node lies, from 0 to 1."""
         return self.order[id(node)] / max(1, len(self.inside.nodes))
+
+
+def contents_of(prints: Iterable[Print]) -> Mapping[bytes, frozenset[tuple[int, ...]]]:
+    """Returns the contents of values that say something, and for each the shapes that it has, units aside."""
+    found: dict[bytes, set[tuple[int, ...]]] = {}
+    for known in prints:
+        if not known.is_plain:
+            found.setdefault(known.content, set()).add(without_units(known.shape))
+    return {content: frozenset(shapes) for content, shapes in found.items()}
 
 
 @dataclass(frozen=True)
@@ -79,19 +90,29 @@ class Suspect:
 class Blame:
     """The search for the node."""
 
-    def __init__(self, source: Side, result: Side, renamed: Mapping[str, str], expected: Iterable[Print] = ()) -> None:
+    def __init__(
+        self,
+        source: Side,
+        result: Side,
+        outputs: Mapping[str, bool],
+        renamed: Mapping[str, str],
+        expected: Iterable[Print] = (),
+    ) -> None:
         """Prepares the search.
 
         Args:
             source: The model that is trusted.
             result: The other one.
+            outputs: The outputs of the result, and whether each is what it should be.
             renamed: Names in the source by names in the result, where ports have others.
             expected: What else is right in the result: pieces of what it should put out.
         """
         self._source = source
         self._result = result
         self._renamed = renamed
-        self._right = frozenset(one.content for one in expected if not one.is_plain)
+        self._right = contents_of(expected)
+        self._outputs = outputs
+        self._found: dict[tuple[int, int], Suspect] = {}
         self._good: dict[str, bool] = {}
         for node in result.inside.nodes:
             for name in filter(None, node.outputs):
@@ -104,11 +125,26 @@ class Blame:
             return all(self.is_good(read) for read in node.reads)
         if known.digest in self._source.digests:
             return True
-        return not known.is_plain and (known.content in self._source.contents or known.content in self._right)
+        shapes = [contents.get(known.content, frozenset()) for contents in (self._source.contents, self._right)]
+        if node.op_type in _RESHAPES:
+            return any(shapes)
+        return any(without_units(known.shape) in one for one in shapes)
 
     def is_good(self, name: str) -> bool:
-        """Whether the source has this value of the result too; weights are looked at later."""
+        """Whether the source has this value of the result too. What is fed or constant is right here."""
         return self._good.get(name, True)
+
+    def state(self, name: str) -> str:
+        """Says whether a value of the result is right: `equal`, `differs`, or `unknown` where it says too little."""
+        known = self._result.prints.get(name)
+        if known is None:
+            return "unknown"
+        if not self.is_good(name) or self._outputs.get(name) is False:
+            return "differs"
+        beside = self._source.prints.get(self._renamed.get(name, name))
+        if known.is_plain and name not in self._outputs:
+            return "unknown" if beside is None else "equal" if beside.digest == known.digest else "differs"
+        return "equal"
 
     def twin(self, name: str) -> str:
         """Returns under which name the source has a value of the result; empty if it has not, or says little."""
@@ -116,14 +152,10 @@ class Blame:
         names = self._source.digests.get(known.digest, ()) if known is not None and not known.is_plain else ()
         return name if name in names else next(iter(names), "")
 
-    def suspects(self, outputs: Iterable[str]) -> list[Suspect]:
-        """Returns the suspects, the likeliest first.
-
-        Args:
-            outputs: Outputs of the result that are not what they should be.
-        """
+    def suspects(self) -> list[Suspect]:
+        """Returns the suspects, the likeliest first."""
         producers = self._result.inside.producers
-        stack = [producers[name] for name in outputs if name in producers]
+        stack = [producers[name] for name, is_right in self._outputs.items() if not is_right and name in producers]
         seen: dict[int, InnerNode] = {}
         while stack:
             node = stack.pop()
@@ -138,6 +170,12 @@ class Blame:
         return sorted(found.values(), key=lambda one: not one.is_definite)
 
     def _suspect(self, node: InnerNode, hint: InnerNode | None = None) -> Suspect:
+        key = id(node), id(hint)
+        if key not in self._found:
+            self._found[key] = self._looked_for(node, hint)
+        return self._found[key]
+
+    def _looked_for(self, node: InnerNode, hint: InnerNode | None) -> Suspect:
         scores = [(self._likeness(node, other) + 3 * (other is hint), other) for other in self._source.inside.nodes]
         score, best = max(scores, key=lambda pair: pair[0], default=(0.0, None))
         if best is None or score < _LEAST:
@@ -156,7 +194,8 @@ class Blame:
         names = {self._renamed.get(name, name) for name in node.outputs if name}
         has_name = bool(names & set(other.outputs))
         same, swapped, plain = self._shared_inputs(node, other)
-        if not has_name and not same and not swapped:
+        weights = self._shared_weights(node, other)
+        if not (has_name or same or swapped or weights):
             return 0.0
         shapes = [
             {one.shape for name in side if (one := prints.get(name))}
@@ -166,7 +205,7 @@ class Blame:
             4 * has_name
             + (bool(node.name) and node.name == other.name)
             + 3 * (node.op_type == other.op_type)
-            + 4 * same + 3 * swapped + plain
+            + 4 * same + 3 * swapped + plain + 3 * weights
             + (node.attributes == other.attributes)
             + (shapes[0] == shapes[1])
             + 3 * self._is_lost(other)
@@ -192,8 +231,19 @@ class Blame:
                 swapped += not is_equal and known.digest in theirs
         return same / max(1, telling), swapped / max(1, telling), alike / max(1, plain)
 
+    def _shared_weights(self, node: InnerNode, other: InnerNode) -> bool:
+        """Whether both read a weight that is large enough to be told from others."""
+        mine, theirs = (
+            {
+                side.prints[name].digest for name in one.inputs
+                if name in side.inside.weights and name not in side.inside.constants and name in side.prints
+            }
+            for one, side in ((node, self._result), (other, self._source))
+        )  # fmt: skip
+        return bool(mine & theirs)
+
     def are_equal(self, name: str, other: str) -> bool:
-        """Whether a value of the result is the same as one of the source; large weights are looked at later."""
+        """Whether a value of the result is the same as one of the source, or nobody can look at either."""
         known, beside = self._result.prints.get(name), self._source.prints.get(other)
         if known is not None and beside is not None:
             return known.digest == beside.digest
@@ -201,35 +251,41 @@ class Blame:
 
     def _lifted(self, suspect: Suspect) -> Suspect:
         """Goes on upward where the node only reads what is right elsewhere, and not in this place."""
-        while suspect.counterpart is not None:
-            above = self._misled(suspect.node, suspect.counterpart)
-            if above is None:
-                break
+        while above := self._misled(suspect):
             suspect = above
         return suspect
 
-    def _misled(self, node: InnerNode, other: InnerNode) -> Suspect | None:
-        """Returns who gives a node a value that is not the one that its counterpart reads."""
-        theirs = {one.digest for name in other.reads if (one := self._source.prints.get(name))}
-        for name, beside in zip(node.inputs, other.inputs, strict=False):
+    def _misled(self, suspect: Suspect) -> Suspect | None:
+        """Returns who gives a node a value that is not the one that it should read, and that nobody should."""
+        node, other = suspect.node, suspect.counterpart
+        theirs = {one.digest for name in other.reads if (one := self._source.prints.get(name))} if other else set()
+        for name, beside in zip_longest(node.inputs, other.inputs if other else (), fillvalue=""):
             known = self._result.prints.get(name)
-            if not name or self._result.is_given(name) or known is None or self.are_equal(name, beside):
+            if known is None or self._result.is_given(name) or self.are_equal(name, beside):
+                continue
+            if known.digest in theirs and not known.is_plain:
                 continue
             maker = self._result.inside.producers[name]
-            if known.digest in theirs or self._is_congruent(name, maker) or not self._misleads(name):
-                continue
-            return self._suspect(maker, self._source.inside.producers.get(beside))
+            if not self._is_congruent(name, maker) and not self._serves(name, node):
+                return self._suspect(maker, self._source.inside.producers.get(beside))
         return None
 
-    def _misleads(self, name: str) -> bool:
-        """Whether nobody needs a value as it is: no reader makes anything right of it, none should read the like."""
+    def _serves(self, name: str, besides: InnerNode | None) -> bool:
+        """Whether somebody reads a value as it should be, or makes of it what somebody should read."""
+        if self._outputs.get(name):
+            return True
         for reader in self._result.inside.readers.get(name, ()):
-            for made in filter(None, reader.outputs):
-                beside = self._source.inside.producers.get(self._renamed.get(made, made))
-                pairs = zip(reader.inputs, beside.inputs if beside else (), strict=False)
-                if self.is_good(made) or any(read == name and self.are_equal(read, like) for read, like in pairs):
-                    return False
-        return True
+            if reader is besides:
+                continue
+            other = self._suspect(reader).counterpart
+            if other is None:
+                if any(self._serves(made, None) for made in filter(None, reader.outputs)):
+                    return True
+                continue
+            pairs = zip(reader.inputs, other.inputs, strict=False)
+            if any(read == name and self.are_equal(read, beside) for read, beside in pairs):
+                return True
+        return False
 
     def _is_congruent(self, name: str, maker: InnerNode) -> bool:
         """Whether the source makes the same value of the same ones by the same operator."""

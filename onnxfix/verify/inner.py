@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxfix.errors import DriveError, VerifyError
-from onnxfix.model.taps import Inside, tapped
+from onnxfix.model.taps import Inside, read_weights, tapped
 from onnxfix.verify.dtypes import DRIVABLE
 from onnxfix.verify.session import Session
 
@@ -33,7 +33,8 @@ class Print:
         digest: Equal for two values just if element type, shape and all bits are equal.
         content: The same without the shape.
         shape: Its shape.
-        is_plain: Whether unrelated values may well be equal to it: integers, few elements, the same one all over.
+        is_plain: Whether unrelated values may well be equal to it: integers, few elements, the same one all over; and
+            weights, which are no values of a tick.
     """
 
     digest: bytes
@@ -48,6 +49,11 @@ def print_of(array: Array) -> Print:
     content = _digest(f"{array.dtype}".encode(), array.tobytes())
     is_plain = array.dtype.kind not in "fc" or array.size < _SMALL or bool((array == array.flat[0]).all())
     return Print(_digest(content, str(array.shape).encode()), content, array.shape, is_plain)
+
+
+def without_units(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns a shape without axes of size 1, which may come and go without moving anything."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _digest(*pieces: bytes) -> bytes:
@@ -70,6 +76,10 @@ def take_prints(inside: Inside, feeds: Mapping[str, Array]) -> dict[str, Print]:
         VerifyError: The model cannot be run.
     """
     prints = {name: print_of(array) for name, array in {**inside.constants, **feeds}.items()}
+    for name, weight in read_weights(inside.path, inside.weights - prints.keys()).items():
+        if weight.digest:
+            digest = f"{weight.dtype}{weight.dims}{weight.digest}".encode()
+            prints[name] = Print(digest, digest, weight.dims, is_plain=True)
     names = [name for node in inside.nodes for name in node.outputs if name]
     count = _FEW
     while names:
@@ -89,7 +99,7 @@ def fetch(path: Path, names: Sequence[str], feeds: Mapping[str, Array]) -> Itera
         VerifyError: The model cannot be run.
     """
     try:
-        arrays = _fetched(path, names, feeds)
+        arrays = fetched(path, names, feeds)
     except DriveError as error:
         if not names:
             raise VerifyError(f"the inside of the model cannot be seen: {error.message}", where=str(path)) from None
@@ -102,7 +112,12 @@ def fetch(path: Path, names: Sequence[str], feeds: Mapping[str, Array]) -> Itera
     yield from arrays.items()
 
 
-def _fetched(path: Path, names: Iterable[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+def fetched(path: Path, names: Iterable[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns inner values of a model, without those that numpy does not have.
+
+    Raises:
+        DriveError: onnxruntime cannot put out one of them, or the model cannot be run.
+    """
     with tapped(path, names) as copy:
         session = Session(copy)
         dtypes = {port.name: port.dtype for port in session.outputs}

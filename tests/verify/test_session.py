@@ -128,3 +128,4 @@ def test_single_outputs_can_be_fetched():
     assert list(everything) == [port.name for port in model.outputs]
     np.testing.assert_array_equal(model.run(feeds, [last])[last], everything[last])
     assert model.run(feeds, [last]).keys() == {last}
+    assert model.run(feeds, []) == {}

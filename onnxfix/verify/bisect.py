@@ -1,0 +1,243 @@
+"""Where two models part: the first tick and the first node inside the result that make a difference.
+
+Both run on the CPU without optimisations, fed what the source was fed and the state that the source had: up to the
+first tick that differs that is the state of the result too. Of the inner values only fingerprints are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxfix.convention.plan import Plan
+from onnxfix.errors import DriveError, VerifyError
+from onnxfix.model.taps import InnerNode, Inside, look_inside
+from onnxfix.verify.blame import Blame, Side, Suspect
+from onnxfix.verify.changes import changes, weight_changes
+from onnxfix.verify.compare import compare
+from onnxfix.verify.culprit import Compared, Culprit, Neighbour, describe
+from onnxfix.verify.finding import find_drives
+from onnxfix.verify.inner import Print, fetch, print_of, take_prints
+from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.session import Session
+from onnxfix.verify.stream import Stream, Tick
+from onnxfix.verify.translation import expected_outputs, translated_inputs
+from onnxfix.verify.ulps import ulps
+
+if TYPE_CHECKING:
+    from onnxfix.convention.route import Array
+    from onnxfix.verify.trace import Trace
+
+__all__ = ["Culprit", "describe", "find_culprit"]
+
+_NEAR = 2
+"""How many nodes up and down the neighbourhood goes."""
+_MOST_NEIGHBOURS = 6
+
+
+def find_culprit(
+    source: Path,
+    result: Path,
+    plan: Plan,
+    options: VerifyOptions | None = None,
+    *,
+    trace: Trace | None = None,
+    tick: int | None = None,
+) -> Culprit | None:
+    """Returns the node of the result at which it parts from the source; None where both put out the same bits.
+
+    They may do so although a verification failed: where it failed on another provider, or with optimisations.
+
+    Args:
+        source: The model that is trusted.
+        result: The other one.
+        plan: From the one to the other.
+        options: How to drive them, where there is no trace.
+        trace: A recorded run of the source.
+        tick: The tick that is known to differ; later ones are not looked at.
+
+    Raises:
+        VerifyError: A model cannot be run, or its inside not be seen.
+        ModelReadError: A file is missing or no model.
+        ModelWriteError: There is no room for a copy of a model.
+    """
+    ticks = _recorded(trace) if trace is not None else _driven(source, plan, options or VerifyOptions())
+    parted = _first_parted(result, plan, ticks, tick)
+    return None if parted is None else _culprit(source, result, plan, parted)
+
+
+@dataclass(frozen=True)
+class _Parted:
+    """The first tick at which outputs differ.
+
+    Attributes:
+        tick: The tick of the source.
+        feeds: What the result is fed.
+        expected: What it should put out.
+        outputs: Which of its outputs differ.
+    """
+
+    tick: Tick
+    feeds: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    outputs: tuple[str, ...]
+
+
+def _recorded(trace: Trace) -> Iterator[Tick]:
+    for run in trace.header.runs:
+        yield from trace.ticks(run)
+
+
+def _driven(source: Path, plan: Plan, options: VerifyOptions) -> Iterator[Tick]:
+    session = Session(source)
+    found = find_drives(session, plan, options)
+    for drive in found.drives:
+        stream = Stream(session, drive, drive.start())
+        for _ in range(found.ticks):
+            yield stream.step()
+
+
+def _first_parted(result: Path, plan: Plan, ticks: Iterable[Tick], last: int | None) -> _Parted | None:
+    session = Session(result)
+    for tick in ticks:
+        if last is not None and tick.number > last:
+            continue
+        feeds = {**translated_inputs(tick.inputs, plan), **plan.run_past(tick.state)}
+        try:
+            fetched = session.run(feeds)
+        except DriveError as error:
+            raise VerifyError(f"the result cannot be run: {error.message}", where=f"tick {tick.number}") from None
+        expected = expected_outputs(tick.fetched, plan)
+        outputs = [name for name in expected if print_of(expected[name]).digest != print_of(fetched[name]).digest]
+        if outputs:
+            return _Parted(tick, feeds, expected, tuple(outputs))
+    return None
+
+
+def _culprit(source: Path, result: Path, plan: Plan, parted: _Parted) -> Culprit:
+    fed = {**parted.tick.inputs, **parted.tick.state}
+    mine, theirs = _side(result, parted.feeds), _side(source, fed)
+    renamed = {new: old for old, new in plan.renames.items()}
+    outputs = {name: name not in parted.outputs for name in parted.expected}
+    blame = Blame(theirs, mine, outputs, renamed, _pieces(parted.expected))
+    suspects = blame.suspects()
+    if not suspects:
+        names = ", ".join(f"`{name}`" for name in parted.outputs)
+        raise VerifyError(f"{names} is fed or constant in the result: no node makes it", where=str(result))
+    first = suspects[0]
+    weights = weight_changes(first, mine.inside, theirs.inside)
+    values = _Values(_Fetcher(result, mine, parted.feeds), _Fetcher(source, theirs, fed), blame, weights)
+    return Culprit(
+        tick=parted.tick.number,
+        node=first.node,
+        counterpart=first.counterpart,
+        inputs=values.inputs(first),
+        outputs=values.outputs(first),
+        changes=(*changes(first, theirs.inside, blame, weights), *filter(None, weights.values())),
+        neighbours=_neighbours(first.node, mine.inside, blame),
+        others=tuple(one.node.title for one in suspects[1:] if one.is_definite),
+        reached=parted.outputs,
+    )
+
+
+def _side(path: Path, feeds: Mapping[str, Array]) -> Side:
+    inside = look_inside(path)
+    return Side(inside, take_prints(inside, feeds), frozenset(feeds))
+
+
+def _pieces(expected: Mapping[str, Array]) -> Iterator[Print]:
+    """Yields fingerprints of what stands in the result's outputs: whole, and entry by entry of the first axes."""
+    for array in expected.values():
+        yield print_of(array)
+        for depth in (1, 2):
+            if array.ndim > depth:
+                for one in array.reshape(-1, *array.shape[depth:]):
+                    yield print_of(one)
+
+
+class _Fetcher:
+    """The values of one model at the tick, as arrays."""
+
+    def __init__(self, path: Path, side: Side, feeds: Mapping[str, Array]) -> None:
+        self._path = path
+        self._side = side
+        self._feeds = feeds
+
+    def arrays(self, names: Iterable[str]) -> dict[str, Array]:
+        """Returns values by name, those that cannot be had left out."""
+        inside = self._side.inside
+        known = {**inside.constants, **self._feeds}
+        wanted = [name for name in dict.fromkeys(names) if name]
+        inner = [name for name in wanted if name in inside.producers and name not in known]
+        return {
+            **{name: known[name] for name in wanted if name in known},
+            **dict(fetch(self._path, inner, self._feeds)),
+        }
+
+
+class _Values:
+    """Sets the values of two nodes side by side."""
+
+    def __init__(self, mine: _Fetcher, theirs: _Fetcher, blame: Blame, weights: Mapping[str, str]) -> None:
+        self._mine = mine
+        self._theirs = theirs
+        self._blame = blame
+        self._weights = weights
+
+    def inputs(self, suspect: Suspect) -> tuple[Compared, ...]:
+        """Returns what the nodes read."""
+        return self._compared(suspect.node.inputs, suspect.counterpart.inputs if suspect.counterpart else ())
+
+    def outputs(self, suspect: Suspect) -> tuple[Compared, ...]:
+        """Returns what the nodes put out."""
+        return self._compared(suspect.node.outputs, suspect.counterpart.outputs if suspect.counterpart else ())
+
+    def _compared(self, names: Sequence[str], others: Sequence[str]) -> tuple[Compared, ...]:
+        mine = self._mine.arrays(name for name in names if name not in self._weights)
+        theirs = self._theirs.arrays(others)
+        pairs = list(zip_longest(names, others, fillvalue=""))
+        return tuple(self._compare(*pair, mine.get(pair[0]), theirs.get(pair[1])) for pair in pairs if any(pair))
+
+    def _compare(self, name: str, other: str, actual: Array | None, expected: Array | None) -> Compared:
+        if name in self._weights:
+            return Compared(name, other, "differs" if self._weights[name] else "equal", remark="a weight")
+        twin = self._blame.twin(name)
+        remark = f"as `{twin}` in the source" if twin and twin != other else ""
+        if actual is None or expected is None:
+            return Compared(name, other, "equal" if twin else "unknown", remark=remark)
+        found = compare(expected, actual, str(expected.dtype))
+        if not found.mismatched:
+            return Compared(name, other, "equal")
+        return Compared(name, other, "differs", found, remark or ulps(expected, actual))
+
+
+def _neighbours(node: InnerNode, inside: Inside, blame: Blame) -> tuple[Neighbour, ...]:
+    """Returns the nodes that feed the node and that read it, with those behind them, as far as they are few."""
+    found = {id(node): Neighbour(node, 0, "differs")}
+    for sign in (-1, 1):
+        layer = [node]
+        for steps in range(1, _NEAR + 1):
+            layer = [
+                other for one in layer for other in (_makers(one, inside) if sign < 0 else _readers(one, inside))
+                if id(other) not in found
+            ][:_MOST_NEIGHBOURS]  # fmt: skip
+            for other in layer:
+                found[id(other)] = Neighbour(other, sign * steps, _state(other, blame))
+    order = {id(one): index for index, one in enumerate(inside.nodes)}
+    return tuple(sorted(found.values(), key=lambda one: order[id(one.node)]))
+
+
+def _makers(node: InnerNode, inside: Inside) -> list[InnerNode]:
+    return [inside.producers[name] for name in node.reads if name in inside.producers]
+
+
+def _readers(node: InnerNode, inside: Inside) -> list[InnerNode]:
+    return [reader for name in node.outputs for reader in inside.readers.get(name, ())]
+
+
+def _state(node: InnerNode, blame: Blame) -> str:
+    states = {blame.state(name) for name in node.outputs if name}
+    return next((state for state in ("differs", "unknown") if state in states), "equal")

@@ -81,8 +81,12 @@ class Way:
     def known(self) -> dict[str, int]:
         """The sizes of axes that do not vary."""
         varying = {axis for item in self.items if self.is_open(item) for axis in item if axis in self.open}
-        axes = {*self.spread, *(axis for item in self.items for axis in item)}
-        return {axis: SIZES[axis] for axis in sorted(axes - varying)}
+        return {axis: SIZES[axis] for axis in sorted(self.axes - varying)}
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """All axes."""
+        return frozenset([*self.spread, *(axis for item in self.items for axis in item)])
 
     def is_open(self, item: Sequence[str]) -> bool:
         """Whether the size of a dim is not known."""
@@ -479,6 +483,93 @@ class Writer:
         ends = np.cumsum(sizes).tolist()
         return [self.slice(x, axis, end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
+    # What an exporter writes
+
+    def exported(self, x: str, items: Sequence[tuple[str, ...]], axes: Sequence[str], opened: frozenset[str]) -> str:
+        """Takes a cache apart along axes, updates the parts, and puts them together again.
+
+        Args:
+            x: The cache.
+            items: The axes in each of its dims.
+            axes: The axes to take apart, the first one first.
+            opened: The axes whose size is not known.
+        """
+        if not axes:
+            return self._updated(x, items)
+        axis, place = axes[0], next(index for index, item in enumerate(items) if axes[0] in item)
+        if self.chance(20):
+            order = self.draw(st.permutations(range(len(items))))
+            inner = self.exported(self.transpose(x, order), [items[index] for index in order], axes, opened)
+            return self.transpose(inner, np.argsort(order).tolist())
+        if len(items[place]) > 1:
+            single = [*items[:place], *((one,) for one in items[place]), *items[place + 1 :]]
+            inner = self.exported(self._regroup(x, items, single, opened), single, axes, opened)
+            return self._regroup(inner, single, items, opened)
+        if self.chance(50):
+            rest = [*items[:place], *items[place + 1 :]]
+            parts = [self.exported(part, rest, axes[1:], opened) for part in self._picked(x, place)]
+            return self._stacked(parts, place)
+        units = [*items[:place], (), *items[place + 1 :]]
+        ones = [1] * SIZES[axis]
+        whole = self.split(x, place, ones) if self.chance(50) else [
+            self.slice(x, place, index, index + 1) for index in range(SIZES[axis])
+        ]  # fmt: skip
+        return self.concat([self.exported(part, units, axes[1:], opened) for part in whole], place)
+
+    def _updated(self, x: str, items: Sequence[tuple[str, ...]]) -> str:
+        """Updates what is left when a cache is taken apart."""
+        kind = self.one_of(["negate", "grow", "pass", "through"])
+        if kind == "grow" and ("time",) in items:
+            return self._shift(x, [*items].index(("time",)))
+        if kind == "through":
+            return self.through(x, 1)
+        if self.chance(20):
+            self.output(x)
+        return x if kind == "pass" else self.negate(x)
+
+    def _picked(self, x: str, axis: int) -> list[str]:
+        """Takes an axis apart, and leaves it out."""
+        size = self.held[x].shape[axis]
+        kind = self.one_of(["gather", "slice", "split"])
+        if kind == "gather":
+            return [self.gather(x, axis, index) for index in range(size)]
+        parts = self.split(x, axis, [1] * size) if kind == "split" else [
+            self.slice(x, axis, index, index + 1) for index in range(size)
+        ]  # fmt: skip
+        return [self.squeeze(part, axis) for part in parts]
+
+    def _stacked(self, parts: Sequence[str], axis: int) -> str:
+        """Stacks parts along a new axis, there or in front."""
+        rank = self.held[parts[0]].ndim
+        place = axis if self.chance(60) else 0
+        joined = self.concat([self.unsqueeze(part, place) for part in parts], place)
+        if place == axis:
+            return joined
+        order = [*range(1, rank + 1)]
+        order.insert(axis, 0)
+        return self.transpose(joined, order)
+
+    def _regroup(
+        self, x: str, before: Sequence[tuple[str, ...]], after: Sequence[tuple[str, ...]], opened: frozenset[str]
+    ) -> str:
+        """Adds a Reshape that divides or merges dims, and takes sizes that are not known from the tensor."""
+        value = self.held[x]
+        shape = [math.prod(SIZES[axis] for axis in item) for item in after]
+        unknown = [index for index, item in enumerate(after) if not opened.isdisjoint(item)]
+        if len(unknown) < 2:
+            shape_input = self.constant([-1 if index in unknown else size for index, size in enumerate(shape)])
+        else:
+            whole = self.node("Shape", [x], [np.array(value.shape)], moves=False)[0]
+            parts = []
+            for index, item in enumerate(after):
+                if index in unknown and item in before:
+                    place = self.constant([list(before).index(item)])
+                    parts += self.node("Gather", [whole, place], [np.array([shape[index]])], moves=False, axis=0)
+                else:
+                    parts.append(self.constant([shape[index]]))
+            shape_input = self.node("Concat", parts, [np.array(shape)], moves=False, axis=0)[0]
+        return self.node("Reshape", [x, shape_input], [value.reshape(shape)])[0]
+
     def _shift(self, x: str, axis: int) -> str:
         """Puts something new behind a cache, and cuts off as much in front."""
         size = self.held[x].shape[axis]
@@ -491,8 +582,40 @@ class Writer:
 
 
 @st.composite
-def models(draw: st.DrawFn, most_steps: int = 6) -> Drawn:
-    """Draws a model with a cache, and another way to write the cache down."""
+def random_models(draw: st.DrawFn) -> Drawn:
+    """Draws a model that moves its cache about, and another way to write the cache down."""
+    source, target, writer = _begin(draw)
+    for _ in range(draw(st.integers(0, 6))):
+        writer.step()
+    _read_some(writer, 25)
+    for suffix in source.suffixes:
+        x = f"a{suffix}"
+        if writer.chance(30):
+            x = writer.one_of([name for name in writer.moved if writer.held[name].shape == source.shape])
+        _yield_cache(writer, writer.through(x, writer.number(0, 3)), f"b{suffix}", source)
+    return _end(writer, source, target)
+
+
+@st.composite
+def exported_models(draw: st.DrawFn) -> Drawn:
+    """Draws a model that takes its cache apart as it shall be taken apart, and a few nodes beside that."""
+    source, target, writer = _begin(draw)
+    axes = [axis for axis in target.spread if axis not in source.spread]
+    axes += [
+        axis
+        for axis in ("layer", "kv")
+        if axis in source.axes and axis not in [*source.spread, *axes] and writer.chance(30)
+    ]
+    for suffix in source.suffixes:
+        made = writer.exported(f"a{suffix}", source.items, draw(st.permutations(axes)), source.open)
+        _yield_cache(writer, made, f"b{suffix}", source)
+    for _ in range(draw(st.integers(0, 2))):
+        writer.step()
+    _read_some(writer, 8)
+    return _end(writer, source, target)
+
+
+def _begin(draw: st.DrawFn) -> tuple[Way, Way, Writer]:
     axes = draw(st.lists(st.sampled_from([*SIZES]), min_size=2, max_size=5, unique=True))
     opened = frozenset(axis for axis in axes if axis in ("batch", "time", "head") and draw(st.integers(0, 9)) > 4)
     has_open_groups = draw(st.integers(0, 9)) == 9
@@ -501,59 +624,54 @@ def models(draw: st.DrawFn, most_steps: int = 6) -> Drawn:
     writer = Writer(draw, draw(st.sampled_from(OPSETS)))
     for suffix in source.suffixes:
         name = f"a{suffix}"
-        first = 1000 * (len(writer.inputs) + 1)
         writer.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, source.dims))
-        held = np.arange(first, first + math.prod(source.shape), dtype=np.float32).reshape(source.shape)
-        writer.held[name] = writer.feeds[name] = held
+        writer.held[name] = writer.feeds[name] = _numbers(len(writer.inputs), source.shape)
         writer.moved[name] = None
-    for _ in range(draw(st.integers(0, most_steps))):
-        writer.step()
-    for name in [name for name, value in writer.held.items() if name not in writer.feeds and value.dtype == np.float32]:
-        if writer.chance(25):
+    return source, target, writer
+
+
+def _read_some(writer: Writer, percent: int) -> None:
+    for name, value in [*writer.held.items()]:
+        if name not in writer.feeds and value.dtype == np.float32 and writer.chance(percent):
             writer.output(name)
-    for suffix in source.suffixes:
-        _yield_cache(writer, f"a{suffix}", f"b{suffix}", source)
+
+
+def _yield_cache(writer: Writer, made: str, present: str, way: Way) -> None:
+    """Makes a value a present cache: under its name, where nothing has read it yet, or through an Identity."""
+    maker = writer.nodes[-1] if writer.nodes else None
+    is_output = any(value.name == made for value in writer.outputs)
+    if made not in writer.feeds and not is_output and maker and list(maker.output) == [made] and writer.chance(60):
+        maker.output[0] = present
+        writer.held[present] = writer.held.pop(made)
+        if made in writer.moved:
+            del writer.moved[made]
+            writer.moved[present] = None
+    else:
+        writer.nodes.append(helper.make_node("Identity", [made], [present], name=f"Identity_{len(writer.nodes)}"))
+    writer.outputs.append(helper.make_tensor_value_info(present, TensorProto.FLOAT, way.dims))
+
+
+def _end(writer: Writer, source: Way, target: Way) -> Drawn:
     graph = helper.make_graph(writer.nodes, "drawn", writer.inputs, writer.outputs, writer.initializers)
     opsets = [helper.make_opsetid("", writer.opset)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8 if writer.opset < 21 else 10)
     return Drawn(model, source, target, (writer.feeds, _larger(writer, source)))
 
 
-def _yield_cache(writer: Writer, past: str, present: str, way: Way) -> None:
-    """Makes the present cache of a past one, or of anything else that has its shape."""
-    source = past
-    if writer.chance(30):
-        alike = [name for name in writer.moved if writer.held[name].shape == way.shape]
-        source = writer.one_of(alike)
-    made = writer.through(source, writer.number(0, 3))
-    # A node that may bear the output's name, which nothing else needs as an output.
-    maker = writer.nodes[-1] if writer.nodes else None
-    is_output = any(value.name == made for value in writer.outputs)
-    if (
-        made not in writer.feeds
-        and not is_output
-        and maker is not None
-        and list(maker.output) == [made]
-        and writer.chance(60)
-    ):
-        maker.output[0] = present
-        writer.held[present] = writer.held.pop(made)
-        writer.moved.pop(made, None)
-    else:
-        writer.nodes.append(helper.make_node("Identity", [made], [present], name=f"Identity_{len(writer.nodes)}"))
-    writer.outputs.append(helper.make_tensor_value_info(present, TensorProto.FLOAT, way.dims))
+def _numbers(index: int, shape: Sequence[int]) -> np.ndarray:
+    """Returns numbers of which each occurs once in all caches."""
+    first = 10_000 * index
+    return np.arange(first, first + math.prod(shape), dtype=np.float32).reshape(shape)
 
 
 def _larger(writer: Writer, way: Way) -> dict[str, np.ndarray]:
     """Returns inputs at larger sizes of what is open."""
     feeds = dict(writer.feeds)
-    for suffix in way.suffixes:
-        name = f"a{suffix}"
+    for index, suffix in enumerate(way.suffixes, 1):
         shape = [
             math.prod(SIZES[axis] + (axis in way.open) + 2 * (axis == "time" and axis in way.open) for axis in item)
             if way.is_open(item) else math.prod(SIZES[axis] for axis in item)
             for item in way.items
         ]  # fmt: skip
-        first = int(feeds[name].flat[0])
-        feeds[name] = np.arange(first, first + math.prod(shape), dtype=np.float32).reshape(shape)
+        feeds[f"a{suffix}"] = _numbers(index, shape)
     return feeds

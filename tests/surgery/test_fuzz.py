@@ -20,20 +20,32 @@ from onnxfix.errors import ConversionError
 from onnxfix.model.model import Model
 from onnxfix.surgery.movement import is_movement
 from onnxfix.surgery.rewrite import SurgeryReport, rewrite
-from tests.surgery.movement_strategies import Drawn, models
+from tests.surgery.movement_strategies import Drawn, exported_models, random_models
 from tests.surgery.rules.cases import Arrays, Runner
 
 EXAMPLES = int(os.environ.get("ONNXFIX_FUZZ", "0"))
 SEED = int(os.environ.get("ONNXFIX_SEED", "0"))
-RUN = settings(max_examples=EXAMPLES or 300, phases=[Phase.generate, *([Phase.shrink] if EXAMPLES else [])])
+RUN = settings(max_examples=EXAMPLES or 120, phases=[Phase.generate, *([Phase.shrink] if EXAMPLES else [])])
 OUTCOMES: Counter[str] = Counter()
 REFUSED = (runtime.RuntimeException, runtime.InvalidArgument, runtime.Fail)
 
 
 @RUN
 @seed(SEED)
-@given(models())
-def test_cancelling_changes_nothing_but_movement(drawn: Drawn) -> None:
+@given(random_models())
+def test_random_movement(drawn: Drawn) -> None:
+    check(drawn)
+
+
+@RUN
+@seed(SEED)
+@given(exported_models())
+def test_caches_that_are_taken_apart(drawn: Drawn) -> None:
+    check(drawn)
+
+
+def check(drawn: Drawn) -> None:
+    """Converts a drawn model with and without cancelling, and compares all three."""
     onnx.checker.check_model(drawn.model, full_check=True)
     expected = runs_of(drawn)
     assert expected, "the strategy draws models that run"

@@ -151,17 +151,23 @@ def _require_planned_ports(model: Model, plan: Plan) -> None:
 def _stamp(model: Model, plan: Plan, digest: str, options: VerifyOptions | None, splits: Sequence[str]) -> None:
     """Says in the model where it came from; entries of an earlier conversion are replaced."""
     from onnxfix import __version__
-    from onnxfix.verify.report import LEAST_TICKS
 
     model.set_metadata("onnxfix.version", __version__)
     model.set_metadata("onnxfix.from", str(plan.binding.convention))
     model.set_metadata("onnxfix.to", str(plan.target or plan.binding.convention))
     model.set_metadata("onnxfix.source_sha256", digest)
-    model.set_metadata("onnxfix.verified", f"{options.ticks or LEAST_TICKS} ticks" if options else "no")
+    model.set_metadata("onnxfix.verified", _proven(options))
     if splits:
         model.set_metadata(SPLITS, " ".join(splits))
     else:
         model.remove_metadata(SPLITS)
+
+
+def _proven(options: VerifyOptions | None) -> str:
+    """Returns what the result says of its proof; how many ticks that takes by itself is not known yet."""
+    if options is None:
+        return "no"
+    return "yes" if options.ticks is None else f"{options.ticks} tick{'' if options.ticks == 1 else 's'}"
 
 
 def _copy(model: Model, destination: str | Path | None) -> None:

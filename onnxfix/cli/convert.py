@@ -45,7 +45,10 @@ change; 2 usage; 3 not converted; 4 not verified; 70 a bug in onnxfix;
 @click.option("--no-cancel", is_flag=True, help="Leave the adapters at the boundary.")
 @click.option("--no-stamp", is_flag=True, help="Write no onnxfix.* metadata.")
 @click.option("--no-verify", is_flag=True, help="Do not drive source and result side by side: nothing is proven.")
-@click.option("--ticks", type=click.IntRange(min=1), default=8, show_default=True, help="How many streaming calls.")
+@click.option(
+    "--ticks", type=click.IntRange(min=1),
+    help="How many streaming calls; without it as many as the longest cache remembers, from 8 to 64.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random inputs.")
 @click.option(
     "--feed", "feeds", multiple=True, metavar="PORT=KIND[:ARGS]",
@@ -60,7 +63,7 @@ change; 2 usage; 3 not converted; 4 not verified; 70 a bug in onnxfix;
 def convert(
     old: Path, new: Path | None, to: tuple[str, ...], from_: tuple[str, ...], sizes: tuple[str, ...],
     dims: tuple[str, ...], rename: tuple[str, ...], cast: tuple[str, ...], no_simplify: bool, no_cancel: bool,
-    no_stamp: bool, no_verify: bool, ticks: int, seed: int, feeds: tuple[str, ...], inputs: Path | None,
+    no_stamp: bool, no_verify: bool, ticks: int | None, seed: int, feeds: tuple[str, ...], inputs: Path | None,
     check: bool, diff: bool, quiet: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Rewrite the caches of OLD from one convention into another, prove the result against OLD, and write it to NEW."""
@@ -93,7 +96,7 @@ def _edits(rename: tuple[str, ...], dims: tuple[str, ...], cast: tuple[str, ...]
     return Edits(read_pairs("--rename", rename), read_dims("--set-dim", dims), read_pairs("--cast", cast))
 
 
-def _verify_options(ticks: int, seed: int, inputs: Path | None, feeds: tuple[str, ...]) -> VerifyOptions:
+def _verify_options(ticks: int | None, seed: int, inputs: Path | None, feeds: tuple[str, ...]) -> VerifyOptions:
     from onnxfix.verify.feed import Feed
     from onnxfix.verify.report import VerifyOptions
 

@@ -39,7 +39,9 @@ not known; 4 they differ, or nothing is proven; 70 a bug in onnxfix;
 @click.option("--cast", multiple=True, metavar="PORT=DTYPE", help="A port has another element type in CONVERTED.")
 @click.option("--set-dim", "dims", multiple=True, metavar="DIM=N|NAME", help="A dim is frozen or renamed in CONVERTED.")
 @click.option(
-    "--ticks", type=click.IntRange(min=0), help="How many streaming calls; else as many as the longest cache remembers."
+    "--ticks",
+    type=click.IntRange(min=0),
+    help="How many streaming calls; without it as many as the longest cache remembers, from 8 to 64.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random inputs.  [default: 0]")
 @click.option("--batch", type=click.IntRange(min=1), help="How many streams at once.")

@@ -138,8 +138,10 @@ def _fingerprint(attribute: onnx.AttributeProto) -> str:
             for inner in node.attribute:
                 digest.update(f"{inner.name} {_text(inner)}".encode())
         for tensor in graph.initializer:
-            digest.update(str((tensor.data_type, list(tensor.dims))).encode())
-            digest.update(tensor.raw_data or tensor.SerializeToString())
+            unnamed = onnx.TensorProto()
+            unnamed.CopyFrom(tensor)
+            unnamed.ClearField("name")
+            digest.update(unnamed.SerializeToString())
     return digest.hexdigest()
 
 

@@ -52,7 +52,10 @@ def make_routes(match: Match, binding: Binding) -> tuple[Route, Route | None]:
         side = "source" if cache.present else "target"
         hint = "write PAST -> PRESENT: LAYOUT on both sides"
         raise PlanError(f"the cache `{cache.spec.name}` has outputs in the {side} only", hint=hint)
-    past = _Router(cache, cache.past, spec.past, binding.sizes).route()
+    router = _Router(cache, cache.past, spec.past, binding.sizes)
+    past = router.route()
+    # The graph goes on with the source's past, which it makes of the target's.
+    router.require_known(past.inverse().steps, past.target[0].name)
     return past, _Router(cache, cache.present, spec.present, binding.sizes).route() if cache.present else None
 
 
@@ -237,28 +240,42 @@ class _Router:
     # The sizes along the steps.
 
     def _follow(self, step: Step, held: Mapping[Labels, _Sizes]) -> dict[Labels, _Sizes]:
-        self._check_known(step)
+        self.require_known((step,), self.where)
         if isinstance(step, Split):
             return walk_split(step, held, lambda sizes, _: sizes)
         if isinstance(step, Stack):
             return walk_stack(step, held, partial(self._stacked, step))
         return dict(held)
 
-    def _check_known(self, step: Step) -> None:
-        """In every group that is taken apart the size of one axis may stay open."""
+    def require_known(self, steps: Iterable[Step], where: str) -> None:
+        """Checks that in every group that is taken apart the size of one axis at most stays open.
+
+        Raises:
+            PlanError: More are open, or differ from tensor to tensor.
+        """
+        for step in steps:
+            for group in self._taken_apart(step):
+                unknown = [axis for axis in group if axis not in self.sizes]
+                if len(unknown) < 2:
+                    continue
+                names = " and ".join(f"`{axis}`" for axis in unknown)
+                uneven = [axis for axis in unknown if axis in self.source_axes and len(self._sizes_of(axis)) > 1]
+                if uneven:
+                    message = f"the size of `{uneven[0]}` of the cache `{self.cache.spec.name}` differs"
+                    hint = f"leave it a dimension of its own, instead of `{step.before}`"
+                    raise PlanError(f"{message} from tensor to tensor: {names} cannot be one", where=where, hint=hint)
+                # Best one that never varies, and rather the batch than what grows from call to call.
+                told = min(unknown, key=lambda axis: ("(" in axis, axis in VARYING, axis == "time"))
+                message = f"the sizes of {names} in `{step.before}` are not known"
+                raise PlanError(message, where=where, hint=f"say one: --size {told}=N")
+
+    def _taken_apart(self, step: Step) -> list[tuple[str, ...]]:
+        """Returns the groups that a step takes apart, without the axis that it splits off."""
         if isinstance(step, Split):
             index, _ = step.before.place(step.axis)
-            groups = [tuple(axis for axis in step.before.items[index] if axis != step.axis)]
-        else:
-            before, _ = fuse(step.front if isinstance(step, Stack) else step.before, step.after, self.sizes.keys())
-            groups = [item for item in before.items if len(item) > 1]
-        for group in groups:
-            unknown = [axis for axis in group if axis not in self.sizes]
-            if len(unknown) > 1:
-                names = " and ".join(f"`{axis}`" for axis in unknown)
-                told = min(unknown, key=lambda axis: axis in VARYING or "(" in axis)
-                hint = f"say one: --size {told}=N"
-                raise PlanError(f"the sizes of {names} in `{step.before}` are not known", where=self.where, hint=hint)
+            return [tuple(axis for axis in step.before.items[index] if axis != step.axis)]
+        before, _ = fuse(step.front if isinstance(step, Stack) else step.before, step.after, self.sizes.keys())
+        return [item for item in before.items if len(item) > 1]
 
     def _stacked(self, step: Stack, parts: list[_Sizes]) -> _Sizes:
         for axis in step.before.axes:

@@ -10,6 +10,7 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 if sys.platform != "win32":
     import fcntl
@@ -22,7 +23,7 @@ class NewFile:
     """A file under a hidden name beside its destination, until it is moved there.
 
     As long as it is open it is locked: so a later run knows what another one is still busy with, and what one that was
-    killed has left behind.
+    killed has left behind. As a context manager it discards itself unless it was moved.
 
     Attributes:
         path: Its hidden name.
@@ -48,6 +49,14 @@ class NewFile:
             else:  # another run took it for a remnant, before it was locked
                 os.close(descriptor)
         self._mode = os.fstat(self._descriptor).st_mode & mode if standing is None else standing
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
 
     def write(self, pieces: Iterable[bytes]) -> None:
         """Writes the file, down to the disk."""

@@ -57,16 +57,14 @@ class Staged:
         target = self.destination.parent / location
         self._make_folders(target.parent)
         atomic.sweep(target)
-        copy = atomic.NewFile(target, source)
-        try:
-            copy.copy(source)
-            copy.move(target)
-        except BaseException:
-            if not copy.path.exists():  # interrupted just after it was moved into place
-                self._created.append(target)
-            copy.discard()
-            raise
-        self._created.append(target)
+        with atomic.NewFile(target, source) as copy:
+            try:
+                copy.copy(source)
+                copy.move(target)
+            finally:
+                # Also where it was interrupted just after it was moved into place.
+                if not copy.path.exists():
+                    self._created.append(target)
 
     def _make_folders(self, folder: Path) -> None:
         missing = []

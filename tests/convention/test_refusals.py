@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from speaking import SIZES, convention, dims, plan, signature_of
+from speaking import SIZES, convention, dims, names, plan, signature_of
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention
@@ -50,6 +51,14 @@ REFUSED = {
     "an unknown size to take apart": (
         lambda: plan(["c: (layer head) time"], ["d: layer head time"]),
         "c: the sizes of `layer` and `head` in `(layer head) time` are not known\n  say one: --size layer=N",
+    ),
+    "unknown sizes to take apart on the way back": (
+        lambda: plan(["c: time batch"], ["d: (time batch)"], {"time": "T", "batch": "B"}),
+        "d: the sizes of `time` and `batch` in `(time batch)` are not known\n  say one: --size batch=N",
+    ),
+    "unknown sizes around one that is stacked": (
+        lambda: plan(["c.{layer}: time batch"], ["d: (time layer batch)"], {"time": "T", "batch": "B", "layer": 2}),
+        "c.0: the sizes of `time` and `batch` in `(time batch)` are not known\n  say one: --size batch=N",
     ),
     "a symbolic size to spread": (
         lambda: plan(["c: head time"], ["d.{head}: time"], {"head": "H", "time": 3}),
@@ -106,6 +115,22 @@ REFUSED = {
 }  # fmt: skip
 
 
+ROUND = [("c: time batch", "d: (time batch)", 1), ("c.{layer}: time batch", "d: (time layer batch)", 3)]
+
+
+@pytest.mark.parametrize(("source", "target", "layers"), ROUND)
+def test_the_size_that_is_asked_for_is_enough(source: str, target: str, layers: int) -> None:
+    one = convention([source])
+    sizes = {"time": "T", "batch": "B", "layer": layers}
+    done = make_plan(bind(one, signature_of(one, sizes), {"batch": 2}), convention([target]))
+    past = {
+        name: np.arange(6.0).reshape(3, 2) + index for index, name in enumerate(names(done.binding.signature.inputs))
+    }
+    back = done.caches[0].past.inverse().run(done.run_past(past))
+    assert back.keys() == past.keys()
+    assert all((back[name] == past[name]).all() for name in past)
+
+
 def updated(rule: str) -> Convention:
     text = f'name = "x"\ncache = [{{ name = "c", past = "{rule}: time", present = "n: time", update = "{rule}" }}]'
     return parse_convention(text, where="x")
@@ -158,8 +183,12 @@ def test_sizes_that_differ_from_layer_to_layer() -> None:
     )
     done = make_plan(binding, convention(["c.{layer} -> n.{layer}: head batch dim"]))
     assert dims(done.inputs) == {"c.0": (8, 1, 256), "c.1": (1, 1, 512), "c.2": (8, 1, 256)}
-    merged = make_plan(binding, convention(["c.{layer} -> n.{layer}: batch (head dim)"]))
-    assert dims(merged.inputs)["c.1"] == (1, 512)
+    with pytest.raises(PlanError) as caught:
+        make_plan(binding, convention(["c.{layer} -> n.{layer}: batch (head dim)"]))
+    assert str(caught.value) == (
+        "c.0: the size of `head` of the cache `cache` differs from tensor to tensor: `head` and `dim` cannot be one\n"
+        "  leave it a dimension of its own, instead of `batch (head dim)`"
+    )
 
 
 def test_element_types_that_differ() -> None:

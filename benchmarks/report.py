@@ -1,0 +1,129 @@
+"""The results as tables: on the terminal, and as a page beside the file that they are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from budgets import budgets, threads
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column is what the others speak of."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables(results: Results) -> Iterator[Table]:
+    """Gives all tables of the sections at hand, the budgets last."""
+    for name, section in sorted(results["sections"].items()):
+        kind, _, rest = name.partition("/")
+        if kind == "latency":
+            yield from latency_tables(rest, section)
+        elif kind == "conversion":
+            yield conversion_table(section)
+        else:
+            yield surgery_table(rest, section)
+    verdicts = [
+        (budget.title, f"{budget.measured:.2f}", budget.limits, "yes" if budget.is_met else "NO")
+        for budget in budgets(results)
+    ]
+    yield Table("Budgets", ("", "measured", "budget", "met"), verdicts)
+
+
+def latency_tables(family: str, section: Results) -> Iterator[Table]:
+    """Gives a table for each number of threads: a row a variant, a column a cache length."""
+    for count in sorted({cell["threads"] for cell in section["cells"]}):
+        cells = [cell for cell in section["cells"] if cell["threads"] == count]
+        header = ["step: ms (of native), peak MB", "nodes", *(f"cache {cell['length']}" for cell in cells)]
+        rows = [
+            (name, str(facts["nodes"]), *(latency_entry(cell["variants"][name]) for cell in cells))
+            for name, facts in cells[0]["variants"].items()
+        ]
+        title = f"{family}, {section['layers']} layers x {section['width']}, {threads(cells[0])}"
+        yield Table(title, header, rows)
+
+
+def latency_entry(facts: Results) -> str:
+    """Says how long a step takes, how that compares, and how much memory the steps took."""
+    memory = f", {facts['peak_bytes'] / 1e6:.0f}" if facts["peak_bytes"] else ""
+    return f"{facts['milliseconds']:.1f} ({facts['to_native']['median']:.2f}){memory}"
+
+
+def conversion_table(section: Results) -> Table:
+    """Gives a row for each tool and file."""
+    rows: list[tuple[str, ...]] = []
+    for case in section["cases"]:
+        for name, facts in case["tools"].items():
+            peer = facts["to_onnxsim"]
+            rows.append(
+                (
+                    f"{case['title']}: {name}",
+                    f"{facts['seconds']:.2f} s",
+                    f"{facts['cpu_seconds']:.2f} s",
+                    f"{facts['peak_bytes'] / 1e6:,.0f} MB" if facts["peak_bytes"] else "",
+                    f"{facts['to_floor']['median']:.1f}",
+                    f"{peer['median']:.2f}" if peer else "",
+                )
+            )
+        rows += [(f"{case['title']}: {name}", reason, "", "", "", "") for name, reason in case["left_out"].items()]
+    return Table("Converting a Conformer", ("", "time", "of a CPU", "peak memory", "/ floor", "/ onnxsim"), rows)
+
+
+def surgery_table(network: str, section: Results) -> Table:
+    """Gives a row for each graph."""
+    rows = [
+        (
+            f"{point['layers']} layers",
+            f"{point['nodes']:,} -> {point['nodes_with_adapters']:,} -> {point['nodes_after']:,}",
+            f"{point['seconds']:.2f} s",
+            f"{point['cpu_seconds']:.2f} s",
+        )
+        for point in section["points"]
+    ]
+    title = f"Surgery on {network}: time grows with nodes to the power of {section['exponent']:.2f}"
+    return Table(title, ("", "nodes: before, with adapters, after", "time", "of a CPU"), rows)
+
+
+def show(results: Results) -> None:
+    """Prints all tables."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console()
+    for table in tables(results):
+        shown = RichTable(title=table.title, title_justify="left")
+        for index, column in enumerate(table.header):
+            shown.add_column(column, justify="right" if index else "left")
+        for row in table.rows:
+            shown.add_row(*row, style="bold red" if row[-1] == "NO" else None)
+        console.print(shown)
+
+
+def markdown(results: Results) -> str:
+    """Gives all tables as a page, with what they were measured on."""
+    lines = ["# Results", "", "Written by `python benchmarks/run.py`; [what is measured](../README.md).", ""]
+    for name, section in sorted(results["sections"].items()):
+        lines.append(f"- `{name}`: {setting(section['environment'])}")
+    lines += ["", "![Step latency beside the native export](latency.svg)", ""]
+    for table in tables(results):
+        lines += [f"## {table.title}", "", _line(table.header), _line(["---", *["--:"] * (len(table.header) - 1)])]
+        lines += [*map(_line, table.rows), ""]
+    return "\n".join(lines)
+
+
+def setting(environment: Results) -> str:
+    """Says what a section was measured on."""
+    versions = ", ".join(f"{package} {number}" for package, number in environment["versions"].items())
+    where = f"{environment['cpu']}, {environment['cpus']} CPUs, {environment['system']}, load {environment['load']}"
+    return f"{where}; {versions}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -33,9 +33,10 @@ class StageProgress:
     def __enter__(self) -> StageProgress:
         if self._is_shown:
             # A descriptor of its own: while onnxsim runs, everything that it writes to standard error is thrown away.
-            self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
+            encoding = sys.stderr.encoding or "ascii"
+            self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=encoding, errors="replace")
             self._bar = Progress(
-                SpinnerColumn(),
+                SpinnerColumn("dots" if encoding.lower().startswith("utf") else "line"),
                 BarColumn(bar_width=24),
                 TimeElapsedColumn(),
                 TextColumn("{task.description}"),

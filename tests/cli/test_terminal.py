@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_models import FROM, TO, save, two_layers
+from cli_models import FROM, PACKED, PER_LAYER, TO, save, two_layers
 
 _MAIN = "import sys; from onnxfix.cli import main; sys.exit(main(sys.argv[1:]))"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
@@ -58,3 +58,10 @@ def test_a_narrow_terminal(tmp_path: Path) -> None:
     rows = received[received.index("inputs") : received.index("wrote")].splitlines()
     assert max(map(len, rows)) <= 40
     assert any(row.strip().startswith("values compared") or "compared" in row for row in rows)
+
+
+def test_a_terminal_that_knows_ascii_only() -> None:
+    words = ["verify", str(PACKED), str(PER_LAYER), "--atol", "1"]
+    received = _on_terminal(words, 100, PYTHONIOENCODING="ascii", NO_COLOR="1")
+    assert "all equal to the bit" in received
+    assert received.isascii()

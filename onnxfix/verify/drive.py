@@ -15,7 +15,7 @@ from onnxfix.convention.plan import Plan
 from onnxfix.convention.signature import Port
 from onnxfix.errors import DriveError
 from onnxfix.verify.dtypes import DRIVABLE, cast, encode, is_float
-from onnxfix.verify.feed import HERTZ, SAMPLE_RATE, Feed, noise, tone
+from onnxfix.verify.feed import HERTZ, LEVEL, SAMPLE_RATE, Feed, noise, tone
 from onnxfix.verify.inputs import Recording
 from onnxfix.verify.masks import Keys, make_mask
 from onnxfix.verify.profile import Profile, told_sizes
@@ -90,6 +90,11 @@ class Drive:
     @cached_property
     def _known(self) -> Mapping[str, KnownPort]:
         return known_inputs(self.plan.binding)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether anything that was fed was noise for want of something better."""
+        return not self.tonal and bool({"features", "noise"} & set(self.fed.values()))
 
     @cached_property
     def _taken(self) -> frozenset[int]:
@@ -222,7 +227,11 @@ class Drive:
         if not is_float(port.dtype):
             rows = self.table(port.name) if "int" in port.dtype else None
             return np.asarray(moment.rng.integers(0, rows, shape)) if rows else noise(shape, port.dtype, moment.rng)
-        return self._tone(port, known, shape, moment) if self.tonal else noise(shape, "float32", moment.rng)
+        if self.tonal:
+            return self._tone(port, known, shape, moment)
+        # Sound of unit variance is far too loud: gates saturate, and a state behind them has no say any more.
+        is_sound = role == "features" and known is not None and "feature" not in known.spec.layout.axes
+        return noise(shape, "float32", moment.rng) * np.float32(LEVEL if is_sound else 1)
 
     def _mask(self, known: KnownPort, shape: tuple[int, ...], moment: Moment) -> Array:
         # A cache that was long from the start fills up; one that grows holds nothing but what was put out.

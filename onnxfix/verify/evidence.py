@@ -150,7 +150,7 @@ def _tried(witness: Witness, ticks: int, done: Callable[[], None]) -> tuple[tupl
             left.append(part)
             continue
         done()
-    for part, shows in _halved(witness, left, horizon):
+    for part, shows in _heard(witness, left, horizon):
         if shows:
             alive.add(part.name)
         else:
@@ -158,6 +158,26 @@ def _tried(witness: Witness, ticks: int, done: Callable[[], None]) -> tuple[tupl
         done()
     shown = tuple(part.name for part in parts if part.name in alive)
     return shown, {part.name: reasons[part.name] for part in parts if part.name in reasons}
+
+
+def _heard(witness: Witness, parts: Sequence[Part], horizon: int) -> Iterator[tuple[Part, bool]]:
+    """Yields each part with whether it shows, if not in noise then in a tone: noise may saturate what a state feeds."""
+    hidden = []
+    for part, shows in _halved(witness, parts, horizon):
+        if shows or not witness.drive.is_noisy:
+            yield part, shows
+        else:
+            hidden.append(part)
+    if not hidden:
+        return
+    drive = replace(witness.drive, tonal=True, guesses=dict(witness.drive.guesses), fed={})
+    try:
+        other = Witness(witness.session, drive, Stream(witness.session, drive, drive.start()), [], [])
+        other.at(len(witness.starts) - 1)
+    except DriveError:
+        yield from ((part, False) for part in hidden)
+    else:
+        yield from _halved(other, hidden, horizon)
 
 
 def _halved(witness: Witness, parts: Sequence[Part], horizon: int) -> Iterator[tuple[Part, bool]]:

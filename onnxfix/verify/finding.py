@@ -178,9 +178,7 @@ def _heard(original: Session, found: list[tuple[Drive, list[Tick]]], most: int |
     """Returns the drives, with a tone in place of noise if noise alone gives constant outputs."""
     drives = [drive for drive, _ in found]
     drive, ticks = found[0]
-    if "noise" not in drive.fed.values() and "features" not in drive.fed.values():
-        return drives, []
-    if not _is_silent(drive, ticks, original):
+    if not drive.is_noisy or not _is_silent(drive, ticks, original):
         return drives, []
     other = _fresh(drive, varies=drive.varies, tonal=True)
     try:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+import re
 
 import numpy as np
 import pytest
@@ -8,9 +8,6 @@ import pytest
 from onnxfix.convention.signature import Port
 from onnxfix.errors import UsageError
 from onnxfix.verify.feed import Feed
-from onnxfix.verify.inputs import read_recording
-
-PORTS = (Port("chunk", "float32", (1, "T", 2)), Port("offset", "int64", ()), Port("cache", "float32", (3,)))
 
 
 def rng() -> np.random.Generator:
@@ -65,73 +62,27 @@ def test_a_feed_that_makes_no_sense_is_a_usage_error(text, message):
     assert error.value.hint
 
 
-def write(folder: Path, **arrays: np.ndarray) -> Path:
-    path = folder / "run.npz"
-    np.savez(path, **arrays)
-    return path
-
-
-def test_a_recording_holds_one_array_for_all_ticks_or_one_a_tick(tmp_path):
-    chunks = np.arange(12, dtype=np.float32).reshape(3, 1, 2, 2)
-    path = write(
-        tmp_path, chunk=chunks, cache=np.ones(3, np.float32), **{f"offset/{i}": np.array(i * 7) for i in range(3)}
-    )
-
-    recording = read_recording(path, PORTS, ["cache"], ticks=3)
-
-    assert [recording.at("chunk", tick).tolist() for tick in range(3)] == chunks.tolist()
-    assert [recording.at("offset", tick).item() for tick in range(3)] == [0, 7, 14]
-    assert recording.at("cache", 0).tolist() == [1, 1, 1]
-    assert recording.at("other", 0) is None
-
-
-def test_single_ticks_may_stand_out_from_the_rest(tmp_path):
-    path = write(tmp_path, **{"offset": np.array(5), "offset/1": np.array(9)})
-
-    recording = read_recording(path, PORTS, [], ticks=3)
-
-    assert [recording.at("offset", tick).item() for tick in range(3)] == [5, 9, 5]
-
-
 @pytest.mark.parametrize(
-    ("arrays", "where", "message"),
+    ("text", "dtype", "number"),
     [
-        ({"chonk": np.zeros(1)}, "chonk", "belongs to no input"),
-        ({"chunk/x": np.zeros(1)}, "chunk/x", "belongs to no input"),
-        ({"chunk": np.zeros((1, 2, 2))}, "chunk", "the array is float64, the port float32"),
-        ({"chunk": np.zeros((1, 2, 3), np.float32)}, "chunk", r"the array is \[1, 2, 3\], the port \[1, T, 2\]"),
-        ({"chunk/0": np.zeros((1, 2, 2), np.float32)}, "chunk", "no array for tick 1"),
-        ({"chunk": np.zeros((2, 1, 2, 2), np.float32)}, "chunk", "no array for tick 2"),
-        ({"chunk": np.array([{}])}, "", "no npz file of plain arrays"),
+        ("constant:nan", "int64", "nan"),
+        ("constant:1e30", "int32", "1e+30"),
+        ("constant:0.5", "int64", "0.5"),
+        ("constant:2", "bool", "2"),
+        ("tokens:300", "int8", "299"),
+        ("range:-1", "uint8", "-1"),
     ],
 )
-def test_a_recording_that_does_not_fit_names_the_array(tmp_path, arrays, where, message):
-    path = write(tmp_path, **arrays)
-
-    with pytest.raises(UsageError, match=message) as error:
-        read_recording(path, PORTS, [], ticks=3)
-
-    assert error.value.where == (f"{path}: {where}" if where else str(path))
-    assert error.value.hint
+def test_a_number_that_the_port_cannot_hold_is_a_usage_error(text, dtype, number):
+    with pytest.raises(UsageError, match=f"`{re.escape(number)}` is no number of type {dtype}"):
+        Feed.parse("x", text).require_fits(Port("x", dtype, (2,)))
+    Feed.parse("x", text).require_fits(Port("x", "float32", (2,)))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "cannot be read"), (b"", "no npz file"), (b"text", "no npz file"), (b"PK\x03\x04 cut off", "no npz file")],
-)
-def test_a_file_that_is_no_npz_is_a_usage_error(tmp_path, content, message):
-    path = tmp_path / "run.npz"
-    if content is not None:
-        path.write_bytes(content)
+def test_a_tone_goes_on_from_tick_to_tick_and_has_a_pitch_for_each_stream():
+    feed = Feed.parse("x", "tone:0.5,1000")
+    ticks = [feed.make((2, 100), "float32", tick, rng()) for tick in range(3)]
 
-    with pytest.raises(UsageError, match=message):
-        read_recording(path, PORTS, [], ticks=1)
-
-
-def test_a_single_array_is_no_recording(tmp_path):
-    path = tmp_path / "run.npz"
-    with path.open("wb") as file:
-        np.save(file, np.zeros(3))
-
-    with pytest.raises(UsageError, match="single array"):
-        read_recording(path, PORTS, [], ticks=1)
+    whole = np.concatenate(ticks, axis=1)
+    np.testing.assert_allclose(whole[0], 0.5 * np.sin(2 * np.pi * 1000 * np.arange(300) / 16000), atol=1e-6)
+    assert np.abs(whole[0] - whole[1]).max() > 0.1

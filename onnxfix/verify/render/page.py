@@ -22,6 +22,9 @@ _MARKS = {"verified": "good", "different": "bad", "not proven": "warn", "not ver
 _ROW_MARKS = {"equal": "good", "within": "good", "differs": "bad", "empty": "warn"}
 _COLUMNS = ("Output", "Tick by tick", "Values", "Largest difference", "Would have passed", "Verdict")
 
+_MOST = 50
+"""Outputs that are told at length; all have a row."""
+
 
 def page(verdict: Verdict) -> str:
     """Returns the page: the verdict, a row and a plot for each output, what differs at length, and the evidence."""
@@ -86,17 +89,19 @@ def _row(row: Row, scale: Scale) -> str:
 
 
 def _details(rows: Sequence[Row]) -> Iterator[str]:
-    """Yields one section for each output that is not equal to the bit."""
-    unequal = [row for row in rows if row.word in ("differs", "within")]
+    """Yields one section for each output that is not equal to the bit, those that differ too much first."""
+    unequal = sorted((row for row in rows if row.word in ("differs", "within")), key=lambda row: row.word != "differs")
     if unequal:
         yield "<h2>What differs</h2>"
     scale = _scale(rows)
-    for index, row in enumerate(unequal):
+    for index, row in enumerate(unequal[:_MOST]):
         is_open = " open" if index == 0 else ""
         yield f"<details{is_open}><summary><code>{_text(row.name)}</code></summary>"
         yield large_plot(row.port, scale)
         yield f"<dl>{_pairs(row.facts)}</dl>"
         yield "</details>"
+    if len(unequal) > _MOST:
+        yield f"<p>and {len(unequal) - _MOST:,} more</p>"
 
 
 def _about(report: VerifyReport | None) -> Iterator[str]:

@@ -63,6 +63,8 @@ BOUNDARIES = {
     # Layers apart; keys and values stay packed. And the other way round.
     "layers": Boundary("float[2,3,T,8] att", "att: layer head time (kv dim)", "att_{layer}: batch head time (kv dim)"),
     "halves": Boundary("float[2,3,T,8] att", "att: layer head time (kv dim)", "{kv:k,v}: layer head time dim"),
+    # More than int8 holds.
+    "wide": Boundary("float[2,300,11] state", "state: hc dim batch", "{hc:p,q}: dim batch"),
     # Numbers that may be bounds.
     "whole": Boundary("int64[2,1] state", "state: hc dim", "{hc:p,q}: dim"),
     # GPT-2's stacked cache.

@@ -107,12 +107,13 @@ class Stepper:
         facts: dict[str, Any] = json.loads(line)
         return facts
 
-    def seconds(self) -> float:
-        """Lets the variant stream, and gives the seconds of a tick."""
+    def seconds(self) -> tuple[float, float]:
+        """Lets the variant stream, and gives the seconds of a tick, and those of a CPU."""
         pipe = _open(self.process.stdin)
         pipe.write("\n")
         pipe.flush()
-        return float(self.hear()["seconds"])
+        facts = self.hear()
+        return facts["seconds"], facts["cpu_seconds"]
 
     def finish(self) -> dict[str, Any]:
         """Ends the process, and gives its last words."""
@@ -135,7 +136,10 @@ def measure_cell(
             seconds = {name: running[name].seconds() for name in order}
             taken.append({name: seconds[name] for name in running})
         memory = {name: stepper.finish() for name, stepper in running.items()}
-    to_native, to_source, middles = ratios_to(taken, REFERENCE), ratios_to(taken, "source"), medians(taken)
+    wall = [{name: seconds for name, (seconds, _) in row.items()} for row in taken]
+    cpu = [{name: seconds for name, (_, seconds) in row.items()} for row in taken]
+    to_native, to_source, middles = ratios_to(wall, REFERENCE), ratios_to(wall, "source"), medians(wall)
+    cpu_to_native = ratios_to(cpu, REFERENCE)
     return {
         "length": length,
         "threads": threads,
@@ -146,6 +150,7 @@ def measure_cell(
                 "milliseconds": middles[name] * 1000,
                 "to_native": asdict(to_native[name]),
                 "to_source": asdict(to_source[name]),
+                "cpu_to_native": asdict(cpu_to_native[name]),
                 "peak_bytes": memory[name]["peak"],
                 "peak_bytes_loading": memory[name]["peak_loading"],
             }

@@ -1,6 +1,6 @@
 """Steps one model on demand, in a process of its own: `python step.py MODEL --length N --threads T --ticks K`.
 
-Says in JSON when it is ready and what the model put out first; then, for each line on standard input, streams K ticks
+Says in JSON what the model put out first, when it is ready; then, for each line on standard input, streams K ticks
 and says how long one took, in seconds; at the end, how much memory it held at most. A stream starts with caches of
 zeros, as long as was asked for, and every tick is fed what the one before put out, as arrays of numpy.
 """
@@ -64,14 +64,18 @@ class Stream:
         """Gives a cache's shape: one stream, and as long as was asked for."""
         return [dim if isinstance(dim, int) else 1 if "batch" in dim else self.length for dim in dims]
 
-    def run(self, ticks: int) -> tuple[float, Arrays]:
-        """Streams, and gives the seconds of a tick and the first output; the first tick warms up and is not timed."""
+    def run(self, ticks: int) -> tuple[float, float, Arrays]:
+        """Streams, and gives the seconds of a tick, those of the CPU, and what came first.
+
+        The first tick warms up and is not timed: threads of another variant may still be spinning.
+        """
         fetches = self.step(self.start, 0)
         first = fetches
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         for tick in range(1, ticks + 1):
             fetches = self.step({past: fetches[present] for past, present in self.present.items()}, tick)
-        return (time.perf_counter() - begin) / ticks, first
+        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+        return seconds / ticks, cpu_seconds / ticks, first
 
     def step(self, state: Arrays, tick: int) -> Arrays:
         """Runs one tick."""
@@ -96,12 +100,12 @@ def main() -> None:
     stream = Stream(arguments.model, arguments.length, arguments.threads)
     loaded = memory.peak_bytes()
     memory.forget_peak()
-    _, first = stream.run(1)
+    *_, first = stream.run(1)
     output = next(value for name, value in first.items() if name in ("output", "logits"))
     say(output=[float(number) for number in output.ravel()[:64]])
     for _ in sys.stdin:
-        seconds, _ = stream.run(arguments.ticks)
-        say(seconds=seconds)
+        seconds, cpu_seconds, _ = stream.run(arguments.ticks)
+        say(seconds=seconds, cpu_seconds=cpu_seconds)
     say(peak=memory.peak_bytes(), peak_loading=loaded)
 
 

@@ -22,7 +22,7 @@ LARGE = 64  # weights with more elements go to the data file
 
 
 def widen(source: Path, destination: Path, narrow: int, wide: int, *, is_sparse: bool) -> None:
-    """Writes a model whose weights lie in `model.data`: random ones or, sparse, none at all, which read as zeros."""
+    """Writes a model whose weights lie in a data file: random ones or, sparse, none at all, which read as zeros."""
     assert narrow == NARROW, "other sizes may be mistaken for numbers that do not follow from the width"
     sizes = {narrow * factor: wide * factor for factor in (1, 2, 8, CONVOLVED)}
     sizes |= {narrow // HEADS: wide // HEADS, 2 * narrow // HEADS: 2 * wide // HEADS}
@@ -61,7 +61,7 @@ def widen_attribute(attribute: onnx.AttributeProto, sizes: Mapping[int, int]) ->
     elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == onnx.TensorProto.INT64:
         values = numpy_helper.to_array(attribute.t)
         wider = np.vectorize(lambda number: sizes.get(int(number), int(number)), otypes=[np.int64])(values)
-        attribute.t.raw_data = wider.tobytes()
+        attribute.t.CopyFrom(numpy_helper.from_array(wider, attribute.t.name))
 
 
 def widen_weight(tensor: onnx.TensorProto, sizes: Mapping[int, int], data: BinaryIO, is_sparse: bool) -> None:
@@ -75,7 +75,7 @@ def widen_weight(tensor: onnx.TensorProto, sizes: Mapping[int, int], data: Binar
     tensor.ClearField("raw_data")
     length = 4 * math.prod(dims)
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", "model.data"), ("offset", data.tell()), ("length", length)):
+    for key, value in (("location", Path(data.name).name), ("offset", data.tell()), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     if is_sparse:
         data.truncate(data.tell() + length)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -22,7 +24,9 @@ from onnxfix.model.ports import dtype_name
 from onnxfix.model.scopes import captured_names
 from onnxfix.model.staged import Staged
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
+"""Bytes of a weight that are read at once."""
+_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -167,15 +171,21 @@ class Weight:
     size: int = 0
 
 
-def read_weights(path: Path, names: Iterable[str]) -> dict[str, Weight]:
+def read_weights(path: Path, names: Iterable[str], *, whole: bool = True) -> dict[str, Weight]:
     """Returns what weights are, by name; no more than a block of each is in memory besides the model's file.
+
+    Args:
+        path: The model.
+        names: Initializers and constants; others are left out.
+        whole: Whether the digest is one of all bytes; otherwise of some, here and there, which tells weights apart but
+            does not prove them equal.
 
     Raises:
         ModelReadError: The file is missing or no model.
     """
     model = Model.load(path)
     tensors = _tensors(model)
-    return {name: _weight(tensors[name], model) for name in names if name in tensors}
+    return {name: _weight(tensors[name], model, whole) for name in names if name in tensors}
 
 
 def read_weight(path: Path, name: str) -> Array | None:
@@ -204,30 +214,30 @@ def _tensors(model: Model) -> dict[str, onnx.TensorProto]:
     return stored
 
 
-def _weight(tensor: onnx.TensorProto, model: Model) -> Weight:
+def _weight(tensor: onnx.TensorProto, model: Model, whole: bool) -> Weight:
+    dtype, dims, size = dtype_name(tensor.data_type), tuple(tensor.dims), tensor_bytes(tensor) or 0
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return Weight(dtype, dims, "")
     digest = hashlib.blake2b(digest_size=16)
+    with _opened(tensor, model) as file:
+        start = file.tell()
+        step = _BLOCK if whole else max(_BLOCK, size // _SAMPLES)
+        for offset in range(0, size, step):
+            file.seek(start + offset)
+            digest.update(file.read(min(_BLOCK, size - offset)))
+    return Weight(dtype, dims, digest.hexdigest(), size)
+
+
+@contextlib.contextmanager
+def _opened(tensor: onnx.TensorProto, model: Model) -> Iterator[BinaryIO]:
+    """Opens the bytes of a weight, wherever they lie."""
     if is_external(tensor) and model.folder is not None:
-        for block in _blocks(tensor, model.folder):
-            digest.update(block)
-    elif tensor.raw_data:
-        digest.update(tensor.raw_data)
-    elif tensor.data_type != onnx.TensorProto.STRING:
-        digest.update(_stored(numpy_helper.to_array(tensor)).tobytes())
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        with (model.folder / entries["location"]).open("rb") as file:
+            file.seek(int(entries.get("offset", "0")))
+            yield file
     else:
-        return Weight("string", tuple(tensor.dims), "")
-    size = tensor_bytes(tensor) or 0
-    return Weight(dtype_name(tensor.data_type), tuple(tensor.dims), digest.hexdigest(), size)
-
-
-def _blocks(tensor: onnx.TensorProto, folder: Path) -> Iterator[bytes]:
-    """Yields the bytes of a weight that lies in a data file."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    with (folder / entries["location"]).open("rb") as file:
-        file.seek(int(entries.get("offset", "0")))
-        rest = int(entries["length"]) if "length" in entries else -1
-        while rest and (block := file.read(_BLOCK if rest < 0 else min(rest, _BLOCK))):
-            rest -= len(block) if rest > 0 else 0
-            yield block
+        yield io.BytesIO(tensor.raw_data or _stored(numpy_helper.to_array(tensor)).tobytes())
 
 
 @contextlib.contextmanager

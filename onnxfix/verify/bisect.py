@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from onnxfix.convention.plan import Plan
 from onnxfix.errors import DriveError, VerifyError
 from onnxfix.model.taps import InnerNode, Inside, look_inside
-from onnxfix.verify.blame import Blame, Side, Suspect
+from onnxfix.verify.blame import Blame, Side
 from onnxfix.verify.changes import changes, weight_changes
 from onnxfix.verify.compare import compare
 from onnxfix.verify.culprit import Compared, Culprit, Neighbour, describe
@@ -36,6 +36,7 @@ __all__ = ["Culprit", "describe", "find_culprit"]
 _NEAR = 2
 """How many nodes up and down the neighbourhood goes."""
 _MOST_NEIGHBOURS = 6
+_NOTHING = InnerNode("", "", (), (), ())
 
 
 def find_culprit(
@@ -128,16 +129,18 @@ def _culprit(source: Path, result: Path, plan: Plan, parted: _Parted) -> Culprit
         names = ", ".join(f"`{name}`" for name in parted.outputs)
         raise VerifyError(f"{names} is fed or constant in the result: no node makes it", where=str(result))
     first = suspects[0]
+    node, other = first.node, first.counterpart or _NOTHING
     weights = weight_changes(first, mine.inside, theirs.inside)
-    values = _Values(_Fetcher(result, mine, parted.feeds), _Fetcher(source, theirs, fed), blame, weights)
+    actual = _values((*node.inputs, *node.outputs), mine, parted.feeds)
+    pairs = _Pairs(actual, _values((*other.inputs, *other.outputs), theirs, fed), weights, blame)
     return Culprit(
         tick=parted.tick.number,
-        node=first.node,
+        node=node,
         counterpart=first.counterpart,
-        inputs=values.inputs(first),
-        outputs=values.outputs(first),
+        inputs=pairs.compared(node.inputs, other.inputs),
+        outputs=pairs.compared(node.outputs, other.outputs),
         changes=(*changes(first, theirs.inside, blame, weights), *filter(None, weights.values())),
-        neighbours=_neighbours(first.node, mine.inside, blame),
+        neighbours=_neighbours(node, mine.inside, blame),
         others=tuple(one.node.title for one in suspects[1:] if one.is_definite),
         reached=parted.outputs,
     )
@@ -158,54 +161,41 @@ def _pieces(expected: Mapping[str, Array]) -> Iterator[Print]:
                     yield print_of(one)
 
 
-class _Fetcher:
-    """The values of one model at the tick, as arrays."""
-
-    def __init__(self, path: Path, side: Side, feeds: Mapping[str, Array]) -> None:
-        self._path = path
-        self._side = side
-        self._feeds = feeds
-
-    def arrays(self, names: Iterable[str]) -> dict[str, Array]:
-        """Returns values by name, those that cannot be had left out."""
-        inside = self._side.inside
-        known = {**inside.constants, **self._feeds}
-        wanted = [name for name in dict.fromkeys(names) if name]
-        inner = [name for name in wanted if name in inside.producers and name not in known]
-        return {
-            **{name: known[name] for name in wanted if name in known},
-            **dict(fetch(self._path, inner, self._feeds)),
-        }
+def _values(names: Iterable[str], side: Side, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns values of one model at the tick, those that cannot be had left out."""
+    known = {**side.inside.constants, **feeds}
+    wanted = [name for name in dict.fromkeys(names) if name]
+    inner = [name for name in wanted if name in side.inside.producers and name not in known]
+    computed = dict(fetch(side.inside.path, inner, feeds))
+    return {**{name: known[name] for name in wanted if name in known}, **computed}
 
 
-class _Values:
-    """Sets the values of two nodes side by side."""
+@dataclass(frozen=True)
+class _Pairs:
+    """The values of two nodes side by side.
 
-    def __init__(self, mine: _Fetcher, theirs: _Fetcher, blame: Blame, weights: Mapping[str, str]) -> None:
-        self._mine = mine
-        self._theirs = theirs
-        self._blame = blame
-        self._weights = weights
+    Attributes:
+        actual: Values of the result, by name.
+        expected: Values of the source, by name.
+        weights: How weights of the result differ; empty where they do not.
+        blame: Who knows where else a value stands.
+    """
 
-    def inputs(self, suspect: Suspect) -> tuple[Compared, ...]:
-        """Returns what the nodes read."""
-        return self._compared(suspect.node.inputs, suspect.counterpart.inputs if suspect.counterpart else ())
+    actual: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    weights: Mapping[str, str]
+    blame: Blame
 
-    def outputs(self, suspect: Suspect) -> tuple[Compared, ...]:
-        """Returns what the nodes put out."""
-        return self._compared(suspect.node.outputs, suspect.counterpart.outputs if suspect.counterpart else ())
+    def compared(self, names: Sequence[str], others: Sequence[str]) -> tuple[Compared, ...]:
+        """Compares what two nodes read, or what they put out."""
+        return tuple(self._compare(*pair) for pair in zip_longest(names, others, fillvalue="") if any(pair))
 
-    def _compared(self, names: Sequence[str], others: Sequence[str]) -> tuple[Compared, ...]:
-        mine = self._mine.arrays(name for name in names if name not in self._weights)
-        theirs = self._theirs.arrays(others)
-        pairs = list(zip_longest(names, others, fillvalue=""))
-        return tuple(self._compare(*pair, mine.get(pair[0]), theirs.get(pair[1])) for pair in pairs if any(pair))
-
-    def _compare(self, name: str, other: str, actual: Array | None, expected: Array | None) -> Compared:
-        if name in self._weights:
-            return Compared(name, other, "differs" if self._weights[name] else "equal", remark="a weight")
-        twin = self._blame.twin(name)
+    def _compare(self, name: str, other: str) -> Compared:
+        if name in self.weights:
+            return Compared(name, other, "differs" if self.weights[name] else "equal", remark="a weight")
+        twin = self.blame.twin(name)
         remark = f"as `{twin}` in the source" if twin and twin != other else ""
+        actual, expected = self.actual.get(name), self.expected.get(other)
         if actual is None or expected is None:
             return Compared(name, other, "equal" if twin else "unknown", remark=remark)
         found = compare(expected, actual, str(expected.dtype))

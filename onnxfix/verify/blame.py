@@ -251,8 +251,10 @@ class Blame:
 
     def _lifted(self, suspect: Suspect) -> Suspect:
         """Goes on upward where the node only reads what is right elsewhere, and not in this place."""
-        while above := self._misled(suspect):
-            suspect = above
+        # Without a counterpart there is no telling what it should read, unless its value is known to mislead.
+        above = self._misled(suspect) if suspect.counterpart else None
+        while above is not None:
+            suspect, above = above, self._misled(above)
         return suspect
 
     def _misled(self, suspect: Suspect) -> Suspect | None:

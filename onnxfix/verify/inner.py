@@ -76,7 +76,7 @@ def take_prints(inside: Inside, feeds: Mapping[str, Array]) -> dict[str, Print]:
         VerifyError: The model cannot be run.
     """
     prints = {name: print_of(array) for name, array in {**inside.constants, **feeds}.items()}
-    for name, weight in read_weights(inside.path, inside.weights - prints.keys()).items():
+    for name, weight in read_weights(inside.path, sorted(inside.weights - prints.keys()), whole=False).items():
         if weight.digest:
             digest = f"{weight.dtype}{weight.dims}{weight.digest}".encode()
             prints[name] = Print(digest, digest, weight.dims, is_plain=True)

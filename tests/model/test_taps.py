@@ -207,6 +207,27 @@ def test_the_same_weight_has_one_digest_wherever_it_lies(model):
     assert len({read_weights(path, ["w"])["w"] for path in (model, inline, as_floats)}) == 1
 
 
+def test_a_glance_at_large_weights_tells_them_apart(tmp_path):
+    paths = []
+    for name, value in (("one", 1.0), ("two", 2.0), ("almost", 1.0)):
+        weight = np.full(1 << 21, value, np.float32)
+        weight[(1 << 16) + 1] += name == "almost"  # right behind the first block
+        paths.append(tmp_path / f"{name}.onnx")
+        graph = helper.make_graph(
+            [helper.make_node("Add", ["x", "w"], ["y"])], "graph",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1 << 21])], [numpy_helper.from_array(weight, "w")],
+        )  # fmt: skip
+        paths[-1].write_bytes(helper.make_model(graph).SerializeToString())
+
+    glances = [read_weights(path, ["w"], whole=False)["w"].digest for path in paths]
+    digests = [read_weights(path, ["w"])["w"].digest for path in paths]
+
+    assert glances[0] != glances[1]
+    assert glances[0] == glances[2]
+    assert len(set(digests)) == 3
+
+
 def test_the_values_of_a_weight_can_be_read(model):
     np.testing.assert_array_equal(read_weight(model, "w"), LARGE)
     value = read_weight(model, "v")

@@ -302,6 +302,9 @@ FAULTS = {
     "layers stacked in the wrong order": Fault(
         **PACKING, plant=swapped("node_cat_9"), found="node_cat_9", said="input 0 is `unsqueeze_4`",
     ),
+    "keys and values stacked the wrong way": Fault(
+        **TWINS, plant=swapped("node_stack_1"), found="node_stack_1", said="no such node",
+    ),
     "a node too many": Fault(
         **DECODER, plant=after("/blocks.1/attention/out/Add", "new = Relu was"), found="planted node", said="",
     ),

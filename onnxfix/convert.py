@@ -83,7 +83,7 @@ def convert(
     with clock.stage("check"):
         options = _options(verify, clock)
         digest = _digest(original)
-        complaint = original.complaint()
+        complaints = original.complaints()
     model = original if isinstance(source, str | Path) else _duplicate(original)
     nodes = len(model.proto.graph.node)
     with clock.stage("simplify"):
@@ -92,7 +92,7 @@ def convert(
         surgery = rewrite(model, plan, cancel=cancel, splits=original.metadata.get(SPLITS, "").split())
     with clock.stage("check"):
         _require_planned_ports(model, plan)
-        model.require_no_new_complaint(complaint)
+        model.require_no_new_complaint(complaints)
         if stamp:
             _stamp(model, plan, digest, options, surgery.splits)
     proof = _deliver(model, original, source, destination, plan, options, clock)

@@ -129,6 +129,12 @@ class _Router:
                 raise PlanError(f"the target has an axis `{axis}`, the cache `{self.cache.spec.name}` has none")
 
     def _check_types(self) -> None:
+        for tensor in self.tensors:
+            if tensor.port.dtype == "undefined":
+                hint = "export the model again, with the types of its inputs and outputs"
+                raise PlanError(
+                    "the file does not say of which element type this port is", where=tensor.port.name, hint=hint
+                )
         types = sorted({tensor.port.dtype for tensor in self.tensors})
         if len(types) > 1:
             message = f"the tensors of the cache `{self.cache.spec.name}` have the element types {', '.join(types)}"

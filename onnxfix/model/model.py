@@ -9,8 +9,7 @@ import contextlib
 import errno
 import hashlib
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -19,6 +18,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnxfix.convention.signature import Signature
 from onnxfix.errors import DataFileError, ModelWriteError, RewriteError
 from onnxfix.model import atomic, external, reading
+from onnxfix.model.complaint import Complaint, complaints_of
 from onnxfix.model.encoding import encoded
 from onnxfix.model.ports import port_of
 from onnxfix.model.skeleton import Skeleton, make_skeleton
@@ -30,19 +30,6 @@ _RECODED_LIMIT = 1 << 26
 Protobuf allows many encodings of one message (order of fields, padded numbers), of which only one is ever written.
 Almost every file is in that one; to find out whether a file is takes another encoding.
 """
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """What onnx's checker holds against a model.
-
-    Attributes:
-        is_structural: The graph itself is wrong; otherwise only its types and dims contradict each other.
-        text: The checker's words.
-    """
-
-    is_structural: bool
-    text: str
 
 
 class Model:
@@ -178,35 +165,29 @@ class Model:
         """Copies the model without its weights."""
         return make_skeleton(self.proto)
 
-    def complaint(self) -> Complaint | None:
-        """Asks onnx's checker about the model without its weights; None if it has nothing to say."""
-        skeleton = self.skeleton().proto
-        for full_check in (False, True):
-            try:
-                onnx.checker.check_model(skeleton, full_check=full_check)
-            except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
-                return Complaint(not full_check, str(error).strip())
-        return None
+    def complaints(self) -> tuple[Complaint, ...]:
+        """Asks onnx's checker about the model without its weights; nothing if it has nothing to say."""
+        return complaints_of(self.skeleton().proto)
 
-    def require_no_new_complaint(self, before: Complaint | None) -> None:
+    def require_no_new_complaint(self, before: Sequence[Complaint]) -> None:
         """Checks that onnx's checker objects to nothing that it did not object to before.
 
         ONNX Runtime runs models that the checker rejects, so its verdict alone says little.
 
         Args:
-            before: What `complaint` said of the model that this one was made from.
+            before: What `complaints` said of the model that this one was made from.
 
         Raises:
-            RewriteError: There is a new complaint.
+            RewriteError: There is a complaint of a new kind.
         """
-        now = self.complaint()
-        if now is None or (before is not None and before.is_structural >= now.is_structural):
+        known = {complaint.kind for complaint in before}
+        new = next((complaint for complaint in self.complaints() if complaint.kind not in known), None)
+        if new is None:
             return
-        raise RewriteError(
-            f"the rewritten graph is not valid: {now.text}",
-            where=self.name,
-            hint="The source has no such fault, so this is one of onnxfix: please report it.",
-        )
+        hint = "The source has no such fault, so this is one of onnxfix: please report it."
+        if before:
+            hint = f"The source is not valid either, for another reason: {before[0].text}. Mend that first."
+        raise RewriteError(f"the rewritten graph is not valid: {new.text}", where=self.name, hint=hint)
 
     def save(self, path: str | Path) -> None:
         """Writes the model and what it needs of its data files; see `stage`.

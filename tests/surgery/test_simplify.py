@@ -83,7 +83,7 @@ def test_no_model_gets_larger_loses_ports_or_changes_twice(path: Path) -> None:
     assert report.reason == ""
     assert list(model.proto.graph.input) == list(source.proto.graph.input)
     assert list(model.proto.graph.output) == list(source.proto.graph.output)
-    model.require_no_new_complaint(source.complaint())
+    model.require_no_new_complaint(source.complaints())
     once = model.proto.SerializeToString()
     if not report.is_taken:
         assert once == path.read_bytes()

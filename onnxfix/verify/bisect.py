@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from onnxfix.convention.route import Array
     from onnxfix.verify.trace import Trace
 
-__all__ = ["Culprit", "describe", "find_culprit"]
+__all__ = ["AGREED", "Culprit", "describe", "find_culprit"]
 
+AGREED = "on the CPU and without optimisations both put out the same bits, so no node of the graph is to blame"
+"""What there is to say where no culprit is found."""
 _NEAR = 2
 """How many nodes up and down the neighbourhood goes."""
 _MOST_NEIGHBOURS = 6
@@ -50,7 +52,9 @@ def find_culprit(
 ) -> Culprit | None:
     """Returns the node of the result at which it parts from the source; None where both put out the same bits.
 
-    They may do so although a verification failed: where it failed on another provider, or with optimisations.
+    They may do so although a verification failed: where it failed on another provider, or with optimisations. What is
+    compared inside is compared to the bit: of a result that is allowed to differ a little, it is the first node that
+    does.
 
     Args:
         source: The model that is trusted.
@@ -65,8 +69,9 @@ def find_culprit(
         ModelReadError: A file is missing or no model.
         ModelWriteError: There is no room for a copy of a model.
     """
-    ticks = _recorded(trace) if trace is not None else _driven(source, plan, options or VerifyOptions())
-    parted = _first_parted(result, plan, ticks, tick)
+    options = options or VerifyOptions()
+    ticks = _recorded(trace) if trace is not None else _driven(source, plan, options)
+    parted = _first_parted(result, plan, ticks, tick, options)
     return None if parted is None else _culprit(source, result, plan, parted)
 
 
@@ -101,8 +106,13 @@ def _driven(source: Path, plan: Plan, options: VerifyOptions) -> Iterator[Tick]:
             yield stream.step()
 
 
-def _first_parted(result: Path, plan: Plan, ticks: Iterable[Tick], last: int | None) -> _Parted | None:
+def _first_parted(
+    result: Path, plan: Plan, ticks: Iterable[Tick], last: int | None, options: VerifyOptions
+) -> _Parted | None:
+    """Returns the first tick at which more differs than is allowed or, if there is none, at which any bit does."""
     session = Session(result)
+    dtypes = {port.name: port.dtype for port in plan.outputs}
+    first = None
     for tick in ticks:
         if last is not None and tick.number > last:
             continue
@@ -112,10 +122,14 @@ def _first_parted(result: Path, plan: Plan, ticks: Iterable[Tick], last: int | N
         except DriveError as error:
             raise VerifyError(f"the result cannot be run: {error.message}", where=f"tick {tick.number}") from None
         expected = expected_outputs(tick.fetched, plan)
-        outputs = [name for name in expected if print_of(expected[name]).digest != print_of(fetched[name]).digest]
-        if outputs:
-            return _Parted(tick, feeds, expected, tuple(outputs))
-    return None
+        wrong = [name for name in expected if compare(expected[name], fetched[name], dtypes[name]).mismatched]
+        parted = _Parted(tick, feeds, expected, tuple(wrong))
+        for name in wrong:
+            tolerance = options.tolerance(name, dtypes[name])
+            if compare(expected[name], fetched[name], dtypes[name], tolerance).mismatched:
+                return parted
+        first = first or (parted if wrong else None)
+    return first
 
 
 def _culprit(source: Path, result: Path, plan: Plan, parted: _Parted) -> Culprit:

@@ -268,7 +268,9 @@ class Blame:
             if known.digest in theirs and not known.is_plain:
                 continue
             maker = self._result.inside.producers[name]
-            if not self._is_congruent(name, maker) and not self._serves(name, node):
+            # That a small number is computed somewhere in the source says nothing of this place.
+            is_fine = not known.is_plain and self._is_congruent(name, maker)
+            if not is_fine and not self._serves(name, node):
                 return self._suspect(maker, self._source.inside.producers.get(beside))
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnxfix.model.model import Model
 from onnxfix.model.taps import look_inside
 from onnxfix.verify import inner
 from onnxfix.verify.bisect import describe, find_culprit
+from onnxfix.verify.recording import record
 from onnxfix.verify.report import VerifyOptions
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -405,6 +406,44 @@ def test_where_nothing_differs_there_is_no_culprit():
     plan = plan_of("vad_hc", "silero-state")
 
     assert find_culprit(sample("vad_hc"), sample("vad_state"), plan, VerifyOptions(ticks=2)) is None
+
+
+def test_a_trace_serves_as_well_as_driving_the_source(tmp_path, results):
+    proto = results("gpt2_kv_dynamo", "gpt2_stacked_dynamo")
+    left_out("node_add_306")(proto)
+    path = tmp_path / "result.onnx"
+    path.write_bytes(proto.SerializeToString())
+    plan = plan_of("gpt2_kv_dynamo", "gpt2-stacked")
+
+    with record(sample("gpt2_kv_dynamo"), plan, VerifyOptions(ticks=3), tmp_path / "run.npz") as trace:
+        found = find_culprit(sample("gpt2_kv_dynamo"), path, plan, trace=trace)
+        early = find_culprit(sample("gpt2_kv_dynamo"), path, plan, trace=trace, tick=0)
+
+    assert found is not None
+    assert (found.tick, found.node.name) == (1, "node_softmax_1")
+    assert early is None
+
+
+def test_a_tick_at_which_too_much_differs_goes_before_one_at_which_a_little_does(tmp_path):
+    """`n` counts ticks: `y` is off by 1e-6 at first, and by 1 from the third tick on."""
+    ports = [("x", FLOAT, [1, 9]), ("n", FLOAT, [1, 1])], [("y", FLOAT, [1, 9]), ("m", FLOAT, [1, 1])]
+    nodes = [node("m = Add n one"), node("z = Add x n"), node("y = Identity z")]
+    source = tiny(tmp_path / "source.onnx", nodes, *ports, [constant("one", 1.0, FLOAT)])
+    nodes[2] = node("z2 = Add z little")
+    nodes += [node("late = Greater n two"), node("off = Where late one nothing"), node("y = Add z2 off")]
+    nodes[-1].name = "planted node"
+    constants = [constant(name, value, FLOAT) for name, value in
+                 (("one", 1.0), ("little", 1e-6), ("two", 2.0), ("nothing", 0.0))]  # fmt: skip
+    result = tiny(tmp_path / "result.onnx", nodes, *ports, constants)
+    plan = kept(source, "n -> m: batch count")
+    options = VerifyOptions(ticks=5, feeds={"n": "zeros"})
+
+    exact = find_culprit(source, result, plan, options)
+    loose = find_culprit(source, result, plan, replace(options, atol=1e-3))
+
+    assert exact is not None
+    assert loose is not None
+    assert (exact.tick, loose.tick) == (0, 3)
 
 
 def branches(path: Path, weight: float) -> Path:

@@ -11,7 +11,7 @@ from onnxfix.convention.template import LABELS
 STREAMS, TIME, PROMPT, FRAMES, SAMPLES, OTHER = 2, 7, 3, 67, 512, 3
 """Of streams at once, of a cache's time, of the first tokens, of features by frames, of raw audio, of anything else."""
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
-_MOST = 2**31
+_MOST, _MOST_OF_CACHE = 2**28, 2**31
 """Elements of one array; beyond, a size was mistyped."""
 
 
@@ -67,6 +67,6 @@ def told_sizes(binding: Binding) -> frozenset[int]:
     return frozenset(sizes)
 
 
-def is_too_large(elements: int) -> bool:
+def is_too_large(elements: int, *, is_cache: bool) -> bool:
     """Whether no array of that many elements is fed."""
-    return elements >= _MOST
+    return elements >= (_MOST_OF_CACHE if is_cache else _MOST)

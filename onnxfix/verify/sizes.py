@@ -114,7 +114,7 @@ class Sizes:
             if told is None and isinstance(dim, str):
                 told = self.symbols.get(dim)
             shape.append(math.prod(self._cache_axis(cache, tensor, axis) for axis in item) if told is None else told)
-        return _require_bounded(tuple(shape), tensor.port)
+        return _require_bounded(tuple(shape), tensor.port, is_cache=True)
 
     def _cache_axis(self, cache: BoundCache, tensor: BoundTensor, axis: str) -> int:
         place = f"{cache.spec.name}.{axis}"
@@ -253,11 +253,11 @@ def axis_sizes(tensor: BoundTensor, array: Array, told: Mapping[str, int] | None
     return {axis: size for axis, size in sizes.items() if isinstance(size, int)}
 
 
-def _require_bounded(shape: tuple[int, ...], port: Port) -> tuple[int, ...]:
+def _require_bounded(shape: tuple[int, ...], port: Port, *, is_cache: bool = False) -> tuple[int, ...]:
     if min(shape, default=1) < 0:
         hint = "sizes are set with --size"
         raise DriveError(f"an array of {list(shape)} cannot be fed", where=port.name, hint=hint)
-    if is_too_large(math.prod(shape)) or len(shape) > 64:
+    if is_too_large(math.prod(shape), is_cache=is_cache) or len(shape) > 64:
         shown = f"[{', '.join(map(str, shape[:8]))}{', ...' * (len(shape) > 8)}]"
         raise DriveError(
             f"an array {shown} is too large to be fed", where=port.name, hint="set smaller sizes with --size"

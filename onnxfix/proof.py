@@ -6,15 +6,20 @@ Everything heavy is imported on the way, where it is needed: `onnxfix --help` pa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxfix.errors import UsageError
-from onnxfix.request import bind_model, file_of, open_model, plan_conversion
+from onnxfix.errors import DetectError, UsageError
+from onnxfix.request import bind_model, convention_of, file_of, open_model, read_convention
 
 if TYPE_CHECKING:
-    from onnxfix.convention.plan import Edits
+    from onnxfix.convention.binding import Binding
+    from onnxfix.convention.convention import Convention
+    from onnxfix.convention.plan import Edits, Plan
+    from onnxfix.convention.signature import Signature
+    from onnxfix.model.model import Model
     from onnxfix.request import Source, Speech
     from onnxfix.verify.report import VerifyOptions, VerifyReport
     from onnxfix.verify.trace import Trace
@@ -51,14 +56,134 @@ def verify(
         OnnxfixError: A model or the trace cannot be read, or a convention is not known.
     """
     from onnxfix.verify.lockstep import verify as drive
+    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.trace import Trace
 
-    if result is None or against is not None:
-        raise UsageError("traces cannot be read yet", where="--against")
-    original, converted = open_model(source), open_model(result)
-    spoken = bind_model(converted.signature(), from_=to, sizes=sizes).convention
-    plan = plan_conversion(original, to=spoken, from_=from_, sizes=sizes, edits=edits)
+    options = options or VerifyOptions()
+    sizes = {**(sizes or {}), **options.sizes}
+    options = replace(options, sizes=sizes)
+    against = against or options.trace
+    if against is None and result is None:
+        hint = "give two models, or a trace: against=TRACE"
+        raise UsageError("what is the model held against?", where=_name(source), hint=hint)
     with contextlib.ExitStack() as stack:
-        return drive(file_of(original, source, stack), file_of(converted, result, stack), plan, options)
+        if against is not None:
+            trace = stack.enter_context(Trace(against))
+            if result is not None:
+                _require_recorded(open_model(source), trace)
+            judged = source if result is None else result
+            return _check(judged, trace, stack, to=to, from_=from_, edits=edits, options=options)
+        assert result is not None
+        original, converted = open_model(source), open_model(result)
+        binding = _bound(original, from_, sizes)
+        plan = _plan(binding, converted, to=to, edits=edits, sizes=sizes)
+        files = file_of(original, source, stack), file_of(converted, result, stack)
+        report = drive(*files, plan, options, declared=converted.signature())
+    return replace(report, source=_name(source), result=_name(result))
+
+
+def _check(
+    result: Source, trace: Trace, stack: contextlib.ExitStack, *, to: Speech | None, from_: Speech | None,
+    edits: Edits | None, options: VerifyOptions,
+) -> VerifyReport:  # fmt: skip
+    """Holds a model against a trace."""
+    from onnxfix.verify.check import check
+
+    converted = open_model(result)
+    _require_convention(trace, from_)
+    plan = _plan(trace.binding, converted, to=to, edits=edits, sizes=options.sizes)
+    file = file_of(converted, result, stack)
+    report = check(file, trace, plan, options, declared=converted.signature())
+    notes = report.notes
+    made_from = converted.metadata.get("onnxfix.source_sha256", "")
+    if made_from and trace.header.sha256 and made_from != trace.header.sha256:
+        notes = (*notes, "the result was converted from another file than the one that was recorded")
+    return replace(report, source=str(trace.path), result=_name(result), notes=notes)
+
+
+def _bound(model: Model, speech: Speech | None, sizes: Mapping[str, int]) -> Binding:
+    """Returns the convention that the trusted model speaks."""
+    with _of(model):
+        return bind_model(model.signature(), from_=speech, sizes=sizes)
+
+
+def _plan(
+    binding: Binding, converted: Model, *, to: Speech | None, edits: Edits | None, sizes: Mapping[str, int]
+) -> Plan:
+    """Returns what leads from the trusted model to the other; dims that the other has fixed are fixed."""
+    from onnxfix.convention.plan import Edits, make_plan
+
+    with _of(converted):
+        target = convention_of(converted.signature(), to, sizes=sizes)
+    edits = edits or Edits()
+    return make_plan(binding, target, replace(edits, dims={**_fixed(binding, converted, target), **edits.dims}))
+
+
+def _fixed(binding: Binding, converted: Model, target: Convention) -> dict[str, int | str]:
+    """Returns the symbolic dims of the trusted model that are fixed in the other: in the ports of the same name."""
+    signature, other = binding.signature, converted.signature()
+    fixed: dict[str, int | str] = {}
+    for ports, others in ((signature.inputs, other.inputs), (signature.outputs, other.outputs)):
+        dims = {port.name: port.dims for port in others}
+        for port in ports:
+            for old, new in zip(port.dims or (), dims.get(port.name) or (), strict=False):
+                if isinstance(old, str) and isinstance(new, int):
+                    fixed.setdefault(old, new)
+    if not any("batch" in cache.axes for cache in target.caches):
+        fixed |= dict.fromkeys(binding.symbols_of("batch"), 1)
+    return fixed
+
+
+@contextlib.contextmanager
+def _of(model: Model) -> Iterator[None]:
+    """Says of which of two models it is that nobody knows what it speaks."""
+    try:
+        yield
+    except DetectError as error:
+        error.where = error.where or model.name
+        raise
+
+
+def _require_recorded(model: Model, trace: Trace) -> None:
+    """Checks that a trace is one of this model.
+
+    Raises:
+        TraceError: It is one of another.
+    """
+    from onnxfix.verify.header import TraceError
+
+    header = trace.header
+    if header.sha256:
+        is_other = header.sha256 != model.source_sha256
+    else:
+        is_other = _port_names(header.signature) != _port_names(model.signature())
+    if is_other:
+        hint = f"`onnxfix record {model.name} TRACE.npz` makes one of this model"
+        raise TraceError(f"the trace is one of another model than {model.name}", where=str(trace.path), hint=hint)
+
+
+def _port_names(signature: Signature) -> set[str]:
+    return {port.name for port in (*signature.inputs, *signature.outputs)}
+
+
+def _require_convention(trace: Trace, speech: Speech | None) -> None:
+    """Checks that a trace speaks what the user says.
+
+    Raises:
+        TraceError: It speaks another convention.
+    """
+    from onnxfix.verify.header import TraceError
+
+    if speech is None:
+        return
+    wanted, found = read_convention(speech, option="--from"), trace.header.convention
+    if wanted.caches != found.caches:
+        raise TraceError(f"the trace speaks `{found}`", where=str(trace.path), hint="leave --from out")
+
+
+def _name(source: Source) -> str:
+    """Returns what people call a model."""
+    return str(source) if isinstance(source, str | Path) else open_model(source).name
 
 
 def record(
@@ -84,4 +209,33 @@ def record(
         ModelWriteError: The trace cannot be written.
         OnnxfixError: The model cannot be read, or its convention is not known.
     """
-    raise UsageError("traces cannot be written yet", where=str(trace))
+    from onnxfix.convention.plan import make_plan
+    from onnxfix.verify.recording import Origin, require_proof
+    from onnxfix.verify.recording import record as drive
+    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.trace import Trace, appearing
+
+    options = options or VerifyOptions()
+    sizes = {**(sizes or {}), **options.sizes}
+    original, path = open_model(model), Path(trace)
+    _require_other_file(original, path)
+    plan = make_plan(_bound(original, from_, sizes), None)
+    origin = Origin(Path(_name(model)).name, original.source_sha256 or "")
+    with contextlib.ExitStack() as stack:
+        file = file_of(original, model, stack)
+        temporary = stack.enter_context(appearing(path))
+        with drive(file, plan, replace(options, sizes=sizes), temporary, origin=origin) as recorded:
+            require_proof(recorded.header.evidence)
+    return Trace(path)
+
+
+def _require_other_file(model: Model, trace: Path) -> None:
+    """Refuses to write a trace over what is recorded.
+
+    Raises:
+        UsageError: The trace would replace the model or its data.
+    """
+    own = [model.path] if model.path else []
+    own += [model.folder / location for location, _ in model.external_files()] if model.folder else []
+    if trace.exists() and any(path.exists() and path.samefile(trace) for path in own):
+        raise UsageError("the trace would replace the model", where=str(trace), hint="name another file")

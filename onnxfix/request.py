@@ -107,6 +107,26 @@ def bind_model(signature: Signature, *, from_: Speech | None = None, sizes: Mapp
     return binding
 
 
+def convention_of(signature: Signature, speech: Speech | None, *, sizes: Mapping[str, int]) -> Convention:
+    """Returns the convention that the result of a conversion speaks.
+
+    Args:
+        signature: Its ports.
+        speech: What the user says of it; None: it is detected.
+        sizes: Sizes that the user gave of any model; those of others are none of its concern.
+
+    Raises:
+        DetectError: It speaks no known convention or several, or not the one that the user says.
+        UsageError: What the user says cannot be understood.
+    """
+    from onnxfix.convention.binding import bind
+    from onnxfix.convention.detect import detect
+
+    if speech is None:
+        return detect(signature, sizes).choose().binding.convention
+    return bind(read_convention(speech, option="--to"), signature, sizes).convention
+
+
 def read_convention(speech: Speech, *, option: str) -> Convention:
     """Returns the convention that a user means.
 

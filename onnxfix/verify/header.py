@@ -14,6 +14,7 @@ seed         of what was fed
 fed          {"x": "features"}: how each input was fed, in words
 runs         [{"start": "full", "ticks": 8, "put_out": [0, 4, ...]}]: for each tick what was put out before it
 notes        ["..."]: what is to be known of the run
+loose        ["x"]: ports and symbols whose sizes are not what the model declares; `inputs` and `outputs` leave them out
 evidence     {"observable": ["..."], "not_observable": ["..."], "vacuous": ""}: which parts of the state have a say, or
              why nothing is proven
 checksum     of the members of the file, see `trace.checksum`
@@ -48,7 +49,7 @@ T = TypeVar("T")
 FORMAT = "onnxfix trace 1"
 _KEYS = (
     "format", "convention", "sizes", "inputs", "outputs", "metadata", "model", "seed", "fed", "runs", "notes",
-    "evidence", "checksum",
+    "loose", "evidence", "checksum",
 )  # fmt: skip
 _LARGEST = 2**63 - 1
 _MOST_DIMS = 64
@@ -102,6 +103,7 @@ class Header:
         seed: Of what was fed; None if it is not known.
         fed: How each input was fed, in words.
         notes: What is to be known of the run.
+        loose: Ports and symbols whose sizes are not what the model declares; `signature` leaves them out.
         evidence: How much it proves; None where nobody looked.
         checksum: Of the members of the file; empty where nobody took it.
     """
@@ -115,6 +117,7 @@ class Header:
     seed: int | None = None
     fed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
     evidence: Evidence | None = None
     checksum: str = ""
 
@@ -146,6 +149,7 @@ class Header:
             "fed": dict(self.fed),
             "runs": [{"start": run.start, "ticks": run.ticks, "put_out": list(run.put_out)} for run in self.runs],
             "notes": list(self.notes),
+            "loose": list(self.loose),
             "checksum": self.checksum,
         }
         if self.evidence is not None:
@@ -198,6 +202,7 @@ def parse_header(text: str, where: str) -> Header:
         seed=reader.optional(table, "seed", reader.number, None),
         fed=reader.optional(table, "fed", reader.texts, {}),
         notes=reader.optional(table, "notes", reader.lines, ()),
+        loose=reader.optional(table, "loose", reader.lines, ()),
         evidence=reader.optional(table, "evidence", reader.evidence, None),
         checksum=reader.optional(table, "checksum", reader.text, ""),
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from numpy.lib import format as npy
 from onnxfix.convention.layout import show_dims
 from onnxfix.convention.signature import Port
 from onnxfix.errors import ModelWriteError, VacuousCheck
+from onnxfix.model import atomic
 from onnxfix.verify.dtypes import storage
 from onnxfix.verify.header import Header, RecordedRun, TraceError, parse_header
 from onnxfix.verify.inference import Stored, completed
@@ -56,13 +58,44 @@ def place(runs: Iterable[RecordedRun], run: RecordedRun) -> str:
     return "" if run == next(iter(runs)) else f"{run.start}/"
 
 
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Gives the block a new file beside `path`, and moves it there when the block ends: whole, or not at all.
+
+    Raises:
+        ModelWriteError: No file can stand there.
+    """
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise ModelWriteError("the trace needs a file", where=str(path), hint="name one, for example run.npz")
+    if not path.parent.is_dir():
+        hint = "make it, or correct the path"
+        raise ModelWriteError(f"there is no folder `{path.parent}`", where=str(path), hint=hint)
+    try:
+        atomic.sweep(path)
+        new = atomic.NewFile(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    with new:
+        yield new.path
+        try:
+            with new.path.open("rb+") as written:
+                os.fsync(written.fileno())
+            new.move(path)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> ModelWriteError:
+    return ModelWriteError(f"the trace cannot be written: {error.strerror or error}", where=str(path))
+
+
 class TraceWriter:
     """Writes a trace tick by tick: no array is kept.
 
     As a context manager it removes the file unless `finish` was called.
 
     Attributes:
-        path: The file; it must not exist.
+        path: The file; what it held is gone.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +107,7 @@ class TraceWriter:
         self.path = path
         self._is_finished = False
         with self._writing():
-            self._zip = zipfile.ZipFile(path, "x", zipfile.ZIP_STORED)
+            self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
 
     def __enter__(self) -> TraceWriter:
         return self
@@ -130,8 +163,7 @@ class TraceWriter:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise ModelWriteError(f"the trace cannot be written: {reason}", where=str(self.path)) from None
+            raise _unwritable(self.path, error) from None
 
 
 def checksum(members: Iterable[zipfile.ZipInfo]) -> str:

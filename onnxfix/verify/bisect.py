@@ -6,6 +6,7 @@ first tick that differs that is the state of the result too. Of the inner values
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -38,6 +39,7 @@ AGREED = "on the CPU and without optimisations both put out the same bits, so no
 _NEAR = 2
 """How many nodes up and down the neighbourhood goes."""
 _MOST_NEIGHBOURS = 6
+_MOST_PIECES = 4096
 _NOTHING = InnerNode("", "", (), (), ())
 
 
@@ -137,7 +139,8 @@ def _culprit(source: Path, result: Path, plan: Plan, parted: _Parted) -> Culprit
     mine, theirs = _side(result, parted.feeds), _side(source, fed)
     renamed = {new: old for old, new in plan.renames.items()}
     outputs = {name: name not in parted.outputs for name in parted.expected}
-    blame = Blame(theirs, mine, outputs, renamed, _pieces(parted.expected))
+    right = (*parted.expected.values(), *parted.feeds.values())
+    blame = Blame(theirs, mine, outputs, renamed, _pieces(right))
     suspects = blame.suspects()
     if not suspects:
         names = ", ".join(f"`{name}`" for name in parted.outputs)
@@ -165,12 +168,12 @@ def _side(path: Path, feeds: Mapping[str, Array]) -> Side:
     return Side(inside, take_prints(inside, feeds), frozenset(feeds))
 
 
-def _pieces(expected: Mapping[str, Array]) -> Iterator[Print]:
-    """Yields fingerprints of what stands in the result's outputs: whole, and entry by entry of the first axes."""
-    for array in expected.values():
+def _pieces(arrays: Iterable[Array]) -> Iterator[Print]:
+    """Yields fingerprints of what stands in arrays: whole, and entry by entry of the first axes."""
+    for array in arrays:
         yield print_of(array)
         for depth in (1, 2):
-            if array.ndim > depth:
+            if array.size and array.ndim > depth and math.prod(array.shape[:depth]) <= _MOST_PIECES:
                 for one in array.reshape(-1, *array.shape[depth:]):
                     yield print_of(one)
 

@@ -105,7 +105,7 @@ class Blame:
             result: The other one.
             outputs: The outputs of the result, and whether each is what it should be.
             renamed: Names in the source by names in the result, where ports have others.
-            expected: What else is right in the result: pieces of what it should put out.
+            expected: What else is right in the result: pieces of what it is fed and should put out.
         """
         self._source = source
         self._result = result
@@ -269,7 +269,7 @@ class Blame:
                 continue
             maker = self._result.inside.producers[name]
             # That a small number is computed somewhere in the source says nothing of this place.
-            is_fine = not known.is_plain and self._is_congruent(name, maker)
+            is_fine = not known.is_plain and self._is_congruent(name, maker) and not self._is_misnamed(name, maker)
             if not is_fine and not self._serves(name, node):
                 return self._suspect(maker, self._source.inside.producers.get(beside))
         return None
@@ -290,6 +290,11 @@ class Blame:
             if any(read == name and self.are_equal(read, beside) for read, beside in pairs):
                 return True
         return False
+
+    def _is_misnamed(self, name: str, maker: InnerNode) -> bool:
+        """Whether the source makes another value by the same operator under this name."""
+        beside = self._source.inside.producers.get(name)
+        return beside is not None and beside.op_type == maker.op_type and not self.are_equal(name, name)
 
     def _is_congruent(self, name: str, maker: InnerNode) -> bool:
         """Whether the source makes the same value of the same ones by the same operator."""

@@ -22,7 +22,9 @@ LIMIT = 16 << 20
 """Bytes of inner values that should be in memory at once; a single value may be larger."""
 _FEW, _MANY = 64, 2048
 """How many values are fetched at first, when nobody knows how large they are, and at most."""
-_SMALL = 8
+_ENOUGH = 4096
+_ROUND = 1024
+"""A multiple of one part of this many is a round number."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Print:
         digest: Equal for two values just if element type, shape and all bits are equal.
         content: The same without the shape.
         shape: Its shape.
-        is_plain: Whether unrelated values may well be equal to it: integers, few elements, the same one all over; and
+        is_plain: Whether unrelated values may well be equal to it: integers, round numbers, the same one all over; and
             weights, which are no values of a tick.
     """
 
@@ -47,8 +49,15 @@ def print_of(array: Array) -> Print:
     """Returns the fingerprint of an array."""
     array = np.asarray(array, order="C")
     content = _digest(f"{array.dtype}".encode(), array.tobytes())
-    is_plain = array.dtype.kind not in "fc" or array.size < _SMALL or bool((array == array.flat[0]).all())
-    return Print(_digest(content, str(array.shape).encode()), content, array.shape, is_plain)
+    return Print(_digest(content, str(array.shape).encode()), content, array.shape, _is_plain(array))
+
+
+def _is_plain(array: Array) -> bool:
+    if array.dtype.kind != "f" or not array.size or (array.size > 1 and bool((array == array.flat[0]).all())):
+        return True
+    few = array.reshape(-1)[:_ENOUGH].astype(np.float64)
+    few = few[np.isfinite(few)]
+    return not (few * _ROUND % 1).any()
 
 
 def without_units(shape: tuple[int, ...]) -> tuple[int, ...]:

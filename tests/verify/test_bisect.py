@@ -219,6 +219,7 @@ DYNAMO = {"source": "conformer_packed_dynamo", "result": "conformer_kv_dynamo", 
 SIMPLIFIED = {"source": "conformer_packed", "result": "wenet-kv"}
 DECODER = {"source": "gpt2_stacked", "result": "optimum"}
 PACKING = {"source": "conformer_kv_dynamo", "result": "wenet-packed"}
+STACKING = {"source": "gpt2_kv_dynamo", "result": "gpt2-stacked"}
 TWINS = {"source": "gpt2_kv_dynamo", "result": "gpt2_stacked_dynamo", "target": "gpt2-stacked"}
 DETECTOR = {"source": "vad_hc", "result": "vad_state", "target": "silero-state"}
 ATTENTION = "/layers.1/attention"
@@ -305,6 +306,16 @@ FAULTS = {
     ),
     "keys and values stacked the wrong way": Fault(
         **TWINS, plant=swapped("node_stack_1"), found="node_stack_1", said="no such node",
+    ),
+    "a node too many among those that the conversion made": Fault(
+        **PACKING, plant=after("onnxfix_Slice_2", "new = Abs was"), found="planted node", said="",
+    ),
+    "keys for queries": Fault(
+        **STACKING, plant=reads("node_view_6", 0, "split_2_split_1"), found="node_view_6",
+        said="input 0 is `split_2_split_1`, in the source `split_2_split_0`",
+    ),
+    "a node too many behind few values": Fault(
+        **DETECTOR, plant=after("/Sigmoid", "new = Neg was"), found="planted node", said="",
     ),
     "a node too many": Fault(
         **DECODER, plant=after("/blocks.1/attention/out/Add", "new = Relu was"), found="planted node", said="",
@@ -507,6 +518,17 @@ def test_bfloat16_inside_is_compared_bit_by_bit(tmp_path):
 
     assert culprit is not None
     assert (culprit.node.name, culprit.node.op_type) == ("add", "Sub")
+
+
+@pytest.mark.parametrize(
+    ("values", "is_plain"),
+    [
+        ([1, 2, 3, 4], True), ([True, False], True), ([], True), ([0.5, 1.0, -3.25], True), ([0.1, 0.1], True),
+        ([np.nan, np.inf], True), ([0.1], False), ([0.1, 0.5], False),
+    ],
+)  # fmt: skip
+def test_values_that_may_well_be_equal_by_chance_are_plain(values, is_plain):
+    assert inner.print_of(np.array(values)).is_plain is is_plain
 
 
 def test_inner_values_are_fetched_a_few_at_a_time(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxfix.convention.signature import Signature
     from onnxfix.model.model import Model
     from onnxfix.request import Source, Speech
+    from onnxfix.verify.culprit import Culprit
     from onnxfix.verify.report import VerifyOptions, VerifyReport
     from onnxfix.verify.trace import Trace
 
@@ -80,6 +81,57 @@ def verify(
         files = file_of(original, source, stack), file_of(converted, result, stack)
         report = drive(*files, plan, options, declared=converted.signature())
     return replace(report, source=_name(source), result=_name(result))
+
+
+def find_culprit(
+    source: Source,
+    result: Source | None = None,
+    *,
+    against: str | Path | None = None,
+    to: Speech | None = None,
+    from_: Speech | None = None,
+    sizes: Mapping[str, int] | None = None,
+    edits: Edits | None = None,
+    options: VerifyOptions | None = None,
+    tick: int | None = None,
+) -> Culprit | None:
+    """Returns the node inside of a result at which it parts from its source; None where both put out the same bits.
+
+    Args:
+        source: The model that is trusted; a trace does not show its inside.
+        result: The other one.
+        against: A trace of `source`, which spares driving it.
+        to: The convention of the result, as in `verify`.
+        from_: The convention of the source.
+        sizes: Sizes that the models do not tell.
+        edits: What else was changed on the way to the result.
+        options: How to drive them.
+        tick: The tick that is known to differ; later ones are not looked at.
+
+    Raises:
+        UsageError: There is but one model.
+        OnnxfixError: A model or the trace cannot be read, or cannot be run.
+    """
+    from onnxfix.verify.bisect import find_culprit as find
+    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.trace import Trace
+
+    options = options or VerifyOptions()
+    options = replace(options, sizes={**(sizes or {}), **options.sizes})
+    against = against or options.trace
+    if result is None:
+        hint = "give the model that was recorded too: onnxfix verify ORIGINAL RESULT --against TRACE --bisect"
+        raise UsageError("a trace does not show the inside of a model", where="--bisect", hint=hint)
+    with contextlib.ExitStack() as stack:
+        original, converted = open_model(source), open_model(result)
+        trace = None
+        if against is not None:
+            trace = stack.enter_context(Trace(against))
+            _require_recorded(original, trace)
+        binding = _bound(original, from_, options.sizes) if trace is None else trace.binding
+        plan = _plan(binding, converted, to=to, edits=edits, sizes=options.sizes)
+        files = file_of(original, source, stack), file_of(converted, result, stack)
+        return find(*files, plan, options, trace=trace, tick=tick)
 
 
 def _check(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from onnxfix.verify.check import check
 from onnxfix.verify.recording import Origin, Steps, record
 from onnxfix.verify.report import VerifyOptions, VerifyReport
+from onnxfix.verify.session import require_provider
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Plan
@@ -40,6 +41,9 @@ def verify(
     """
     options = options or VerifyOptions()
     started = time.perf_counter()
+    # What this machine lacks is told before the source is driven, which may take long.
+    for provider in options.providers:
+        require_provider(provider)
     with tempfile.TemporaryDirectory(prefix="onnxfix-") as folder:
         steps = Steps(options.progress, passes=1 + len(options.providers))
         with record(source, plan, options, Path(folder) / "run.npz", origin=Origin(str(source)), steps=steps) as trace:

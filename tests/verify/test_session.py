@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
-from tiny_models import FLOAT, node, tiny
+from tiny_models import FLOAT, kept, node, tiny
 
 from onnxfix.errors import DriveError, UsageError
 from onnxfix.verify import session
+from onnxfix.verify.lockstep import verify
+from onnxfix.verify.report import VerifyOptions
 from onnxfix.verify.session import PROVIDERS, Session, require_provider
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "vad_hc.onnx"
@@ -129,3 +131,10 @@ def test_single_outputs_can_be_fetched():
     np.testing.assert_array_equal(model.run(feeds, [last])[last], everything[last])
     assert model.run(feeds, [last]).keys() == {last}
     assert model.run(feeds, []) == {}
+
+
+def test_a_provider_that_is_not_there_is_told_before_the_source_is_driven(tmp_path):
+    missing = tmp_path / "nothing.onnx"
+
+    with pytest.raises(UsageError, match="--provider metal"):
+        verify(missing, missing, kept(SAMPLE, "h -> hn: layer batch dim"), VerifyOptions(providers=("cpu", "metal")))

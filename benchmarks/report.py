@@ -41,12 +41,13 @@ def latency_tables(family: str, section: Results) -> Iterator[Table]:
     """Gives a table for each number of threads: a row a variant, a column a cache length."""
     for count in sorted({cell["threads"] for cell in section["cells"]}):
         cells = [cell for cell in section["cells"] if cell["threads"] == count]
-        header = ["step: ms (of native), peak MB", "nodes", *(f"cache {cell['length']}" for cell in cells)]
+        header = ["", "nodes", *(f"cache {cell['length']}" for cell in cells)]
         rows = [
             (name, str(facts["nodes"]), *(latency_entry(cell["variants"][name]) for cell in cells))
             for name, facts in cells[0]["variants"].items()
         ]
-        title = f"{family}, {section['layers']} layers x {section['width']}, {threads(cells[0])}"
+        what = f"{family}, {section['layers']} layers x {section['width']}, {threads(cells[0])}"
+        title = f"{what}: ms of a step (beside native), peak MB"
         yield Table(title, header, rows)
 
 

@@ -6,6 +6,7 @@ A tensor with `data_location = EXTERNAL` names a file relative to the model's fo
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -149,8 +150,9 @@ def raw_bytes(elem_type: int, dims: Iterable[int]) -> int | None:
 _NARROW = (("FLOAT8", 8), ("FLOAT4", 4), ("FLOAT6", 6), ("INT4", 4), ("UINT4", 4), ("INT2", 2), ("UINT2", 2))
 
 
-def _known_types() -> tuple[int, ...]:
-    return tuple(onnx.TensorProto.DataType.values())
+@functools.cache
+def _known_types() -> frozenset[int]:
+    return frozenset(onnx.TensorProto.DataType.values())
 
 
 def files_used(tensors: Iterable[ExternalTensor]) -> tuple[tuple[str, int], ...]:

@@ -30,6 +30,8 @@ class _Tensor(gs.Variable):  # type: ignore[misc]
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+    # Graphsurgeon lets whole lists of producers and readers be replaced, and looks for that whenever anything is set.
+    __setattr__ = object.__setattr__
 
 
 class _Link(gs.Node):  # type: ignore[misc]
@@ -37,6 +39,7 @@ class _Link(gs.Node):  # type: ignore[misc]
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+    __setattr__ = object.__setattr__
 
 
 class _Maker:
@@ -48,7 +51,7 @@ class _Maker:
     def link(
         self, op_type: str, name: str, inputs: Sequence[Value], outputs: Sequence[Value], domain: str | None
     ) -> Link:
-        return _Link(op_type, name, inputs=list(inputs), outputs=list(outputs), domain=domain)
+        return _Link(op_type, name, inputs=inputs, outputs=outputs, domain=domain)
 
 
 class GraphView(EditedGraph):
@@ -76,8 +79,6 @@ class GraphView(EditedGraph):
             inferred = infer_shapes(self.model.skeleton().proto)
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             return
-        # Names of an earlier inference mean nothing beside those of this one.
-        self._types.clear()
         self._note_types(inferred.graph)
 
     def add_node(

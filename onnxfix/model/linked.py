@@ -11,6 +11,7 @@ import onnx
 from onnxfix.convention.signature import Dim, Port
 from onnxfix.model import scopes
 from onnxfix.model.attributes import Array, constant_value, tensor_value
+from onnxfix.model.external import graphs_of
 from onnxfix.model.model import Model
 from onnxfix.model.node import Link, Node, Value
 from onnxfix.model.ports import dtype_name, port_of
@@ -42,7 +43,6 @@ class LinkedGraph:
         self._tensors: dict[str, Value] = {}
         self._nodes: dict[Link, Node] = {}
         self._hidden: dict[str, list[Node]] = {}
-        self._types: dict[Value, Port] = {}
         self._constants: dict[Value, Array | None] = {}
         self._read_graph(model.proto.graph)
 
@@ -59,15 +59,17 @@ class LinkedGraph:
         self._note_types(graph)
 
     def _note_node(self, proto: onnx.NodeProto) -> Node:
+        names = list(proto.input)
+        has_graphs = next(graphs_of(proto), None) is not None
         link = self._maker.link(
             proto.op_type,
             proto.name,
-            inputs=[self._tensor(name) for name in (*proto.input, *scopes.captured_names(proto))],
+            inputs=[self._tensor(name) for name in ((*names, *scopes.captured_names(proto)) if has_graphs else names)],
             outputs=[self._tensor(name) for name in proto.output],
             domain=proto.domain if proto.HasField("domain") else None,
         )
-        node = self._nodes[link] = Node(link, proto, len(proto.input))
-        for name in scopes.inner_names(proto):
+        node = self._nodes[link] = Node(link, proto, len(names))
+        for name in scopes.inner_names(proto) if has_graphs else ():
             self._hidden.setdefault(name, []).append(node)
         return node
 
@@ -88,10 +90,11 @@ class LinkedGraph:
         self._output_tensors = {entry.value for entry in entries}
 
     def _note_types(self, graph: onnx.GraphProto) -> None:
-        for values in (graph.value_info, graph.output, graph.input):
-            for value in values:
-                if value.name in self._tensors:
-                    self._types[self._tensors[value.name]] = port_of(value)
+        """Remembers where types are described: few of them are ever asked for."""
+        named = ((v.name, v) for values in (graph.value_info, graph.output, graph.input) for v in values)
+        self._described = {self._tensors[name]: value for name, value in named if name in self._tensors}
+        # What an earlier description said means nothing beside this one.
+        self._types: dict[Value, Port] = {}
 
     @property
     def opset(self) -> int:
@@ -158,6 +161,8 @@ class LinkedGraph:
         tensor = self._tensors.get(name)
         if tensor is None:
             return None
+        if tensor not in self._types and tensor in self._described:
+            self._types[tensor] = port_of(self._described[tensor])
         if tensor in self._types:
             return replace(self._types[tensor], name=name)
         stored = self._initializers.get(tensor)

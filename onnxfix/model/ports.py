@@ -26,10 +26,13 @@ def dims_of(kind: onnx.TypeProto) -> tuple[Dim, ...] | None:
     """Returns the dims of a tensor; None where there is no rank, or no tensor."""
     if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
         return None
-    return tuple(_dim(dim) for dim in kind.tensor_type.shape.dim)
+    return tuple([_dim(dim) for dim in kind.tensor_type.shape.dim])
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    size: int = dim.dim_value
+    if size > 0:
+        return size
     if dim.HasField("dim_value"):
         # Some exporters write -1 for a size that they do not know.
         return dim.dim_value if dim.dim_value >= 0 else None

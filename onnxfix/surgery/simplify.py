@@ -177,16 +177,15 @@ def _first_line(error: Exception) -> str:
 
 
 def _import_onnxsim() -> Any:
-    if "torch" in sys.modules:
-        import onnxsim
-
-        return onnxsim
-    # onnxsim imports PyTorch where it finds it, for features that are not used here: 2 seconds and 200 MB.
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    # onnxsim imports these where it finds them, for features that are not used here: over 2 seconds and 230 MB.
+    hidden = [name for name in ("torch", "sympy") if name not in sys.modules]
+    # Whatever is None here counts as not installed.
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         import onnxsim
     finally:
-        del sys.modules["torch"]
+        for name in hidden:
+            del sys.modules[name]
     return onnxsim
 
 
@@ -219,7 +218,7 @@ class _Merge:
         self.before = {_key(proto.output): proto for proto in before.node}
         self.after = after
         self.produced = {name for proto in before.node for name in proto.output}
-        self.known = {tensor.name: _content(tensor) for tensor in before.initializer}
+        self.known = {tensor.name: tensor for tensor in before.initializer}
         self.constants = {tensor.name: tensor for tensor in after.initializer}
         self.named: dict[str, str] = {}
 
@@ -258,7 +257,7 @@ class _Merge:
             before is not None
             and (before.op_type, before.domain) == (after.op_type, after.domain)
             and len(_trimmed(before.input)) == len(_trimmed(after.input))
-            and _attributes(before) == _attributes(after)
+            and (list(before.attribute) == list(after.attribute) or _attributes(before) == _attributes(after))
         )
 
     def _add(self, proto: onnx.NodeProto) -> None:
@@ -300,7 +299,8 @@ class _Merge:
         return self.named[name]
 
     def _add_constant(self, stored: onnx.TensorProto) -> str:
-        if self.known.get(stored.name) == _content(stored):
+        known = self.known.get(stored.name)
+        if known is not None and (known == stored or _content(known) == _content(stored)):
             return stored.name
         constant = onnx.TensorProto()
         constant.CopyFrom(stored)

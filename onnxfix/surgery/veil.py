@@ -64,12 +64,13 @@ def _large_constants(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Returns the nodes that compute something large from constants alone, the first ones of every chain."""
     ports = {value.name for value in graph.input}
     constant = {tensor.name for tensor in graph.initializer} - ports | {""}
-    large = {value.name for value in (*graph.value_info, *graph.output) if _is_large(value)}
+    described = {value.name: value for values in (graph.value_info, graph.output) for value in values}
     found = []
     for node in graph.node:
         if not constant.issuperset(node.input) or next(graphs_of(node), None) is not None:
             continue
-        if node.op_type != "Constant" and not large.isdisjoint(node.output):
+        made = (described[name] for name in node.output if name in described)
+        if node.op_type != "Constant" and any(map(_is_large, made)):
             found.append(node)
         else:
             constant.update(node.output)

@@ -55,5 +55,6 @@ def failure_of(error: OnnxfixError) -> Failure:
     if isinstance(error, VerifyError):
         from onnxfix.verify.report import DifferenceError
 
-        return replace(failure, proof=error.report.to_json()) if isinstance(error, DifferenceError) else failure
+        if isinstance(error, DifferenceError):
+            return replace(failure, proof={**error.report.to_json(), "culprit": error.culprit})
     return failure

@@ -18,6 +18,7 @@ _STAGES = {
     "check": "checking the graph",
     "write": "writing",
     "verify": "driving source and result",
+    "bisect": "looking for the place inside the graph",
 }
 
 

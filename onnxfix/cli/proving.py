@@ -13,7 +13,7 @@ from onnxfix.cli.report_files import ReportFiles
 from onnxfix.cli.verdict import show_verdict
 from onnxfix.convention.plan import Edits
 from onnxfix.errors import ExitCode, OnnxfixError, OutputError
-from onnxfix.proof import verify
+from onnxfix.proof import find_culprit, verify
 from onnxfix.verify.render.verdict import Verdict
 from onnxfix.verify.report import DifferenceError, VerifyOptions, VerifyReport
 
@@ -67,7 +67,8 @@ class Proving:
 
     def _tell_failure(self, error: OnnxfixError) -> None:
         report = error.report if isinstance(error, DifferenceError) else None
-        verdict = self._verdict(report, error)
+        fault = self._fault(error) if self.has_bisect and isinstance(error, DifferenceError) else ()
+        verdict = replace(self._verdict(report, error), fault=fault)
         self._write_in_vain(verdict)
         if not self.is_quiet and report is not None:
             # That nobody can read this is not the worst of it.
@@ -75,6 +76,25 @@ class Proving:
                 show_verdict(people(), verdict)
         # The error is printed last, and its hint behind it.
         error.hint = "\n  ".join(verdict.advice)
+
+    def _fault(self, error: DifferenceError) -> tuple[str, ...]:
+        """Returns where inside the graph the models part, in lines; what hinders the search is no worse news."""
+        from onnxfix.verify.culprit import describe
+
+        ticks = [port.tick for port in error.report.ports if port.tick is not None]
+        try:
+            with StageProgress(self.is_quiet) as progress:
+                progress("bisect", 0, 0)
+                culprit = find_culprit(
+                    *self.models, against=self.against, to=self.to, from_=self.from_, edits=self.edits,
+                    options=self.options, tick=min(ticks, default=None),
+                )  # fmt: skip
+        except OnnxfixError as reason:
+            return ("--bisect found nothing:", *str(reason).splitlines())
+        if culprit is None:
+            return ("--bisect found nothing: on the CPU and without optimisations both put out the same bits",)
+        error.culprit = culprit.to_json()
+        return tuple(describe(culprit))
 
     def _write_in_vain(self, verdict: Verdict) -> None:
         """Writes the files; what goes wrong then is told, but hides no worse news."""

@@ -20,7 +20,8 @@ Examples:
   onnxfix verify old.onnx new.onnx
   onnxfix verify old.onnx new.onnx --ticks 60 --junit verify.xml --html verify.html
   onnxfix verify old.onnx new.onnx --optimize --tolerance output=1e-4,1e-3
-  onnxfix verify new.onnx --against trace.npz --bisect
+  onnxfix verify old.onnx new.onnx --bisect
+  onnxfix verify new.onnx --against trace.npz
 
 \b
 Exit codes: 0 verified; 2 usage; 3 a file cannot be read or its convention is
@@ -93,6 +94,9 @@ def verify(
     from onnxfix.verify.report import VerifyOptions
 
     _require_models(models, against)
+    if bisect and len(models) == 1:
+        hint = "onnxfix verify ORIGINAL CONVERTED --against TRACE.npz --bisect"
+        raise UsageError("the inside of ORIGINAL is needed too", where="--bisect", hint=hint)
     if against is not None:
         _require_no_feeds(seed=seed, batch=batch, feed=feeds, inputs=inputs)
     rules = read_pairs("--feed", feeds)

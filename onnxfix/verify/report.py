@@ -377,8 +377,10 @@ class DifferenceError(VerifyError):
 
     Attributes:
         report: All comparisons up to the tick that failed.
+        culprit: The node at which they part, as `Culprit.to_json` has it; None if nobody looked, or it was not found.
     """
 
     def __init__(self, message: str, report: VerifyReport, *, where: str = "", hint: str = "") -> None:
         super().__init__(message, where=where, hint=hint)
         self.report = report
+        self.culprit: Json = None

@@ -102,6 +102,37 @@ def test_a_tolerance_of_one_output_leaves_the_others_exact(off_by_one_bit: Path,
     assert not passed["r_cnn_cache"]
 
 
+def test_bisect_names_the_node_everywhere(off_by_one_bit: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["verify", str(PACKED), str(off_by_one_bit), "--bisect", "--json", *_files(tmp_path)]
+    assert main(words) == 4
+    printed = capsys.readouterr()
+    culprit = json.loads(printed.out)["proof"]["culprit"]
+    line = next(line for line in printed.err.splitlines() if line.startswith("first difference: tick 0, "))
+    assert culprit["node"]["op_type"] in line
+    assert "by 1 ulp at most" in printed.err
+    assert "--bisect finds" not in printed.err
+    for name in ("v.md", "v.xml"):
+        assert line in (tmp_path / name).read_text(encoding="utf-8").replace("&quot;", '"')
+    assert "first difference: tick 0, " in (tmp_path / "v.html").read_text(encoding="utf-8")
+
+
+def test_bisect_of_what_cannot_be_looked_into_hides_no_worse_news(
+    off_by_one_bit: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from onnxfix.errors import VerifyError
+
+    def blind(*_: object, **__: object) -> None:
+        raise VerifyError("nothing can be seen", where="Loop")
+
+    for find, line in ((blind, "Loop: nothing can be seen"), (lambda *_, **__: None, "both put out the same bits")):
+        monkeypatch.setattr("onnxfix.cli.proving.find_culprit", find)
+        assert main(["verify", str(PACKED), str(off_by_one_bit), "--bisect"]) == 4
+        printed = capsys.readouterr().err
+        assert "--bisect found nothing" in printed
+        assert line in printed
+        assert "error: output, tick 0" in printed
+
+
 def test_nothing_proven_is_told_in_the_files_too(tmp_path: Path, capsys: Capture) -> None:
     deaf = str(save(two_layers(uses_cache=False), tmp_path / "deaf.onnx"))
     assert main(["verify", deaf, deaf, "--from", FROM, "--to", FROM, *_files(tmp_path)]) == 4
@@ -182,6 +213,7 @@ MISUSED = [
     ([*PAIR, "--tolerance", "output"], "KEY=VALUE is expected here"),
     ([*PAIR, "--provider", "abacus"], "'abacus' is not one of"),
     ([*PAIR, "--feed", "offset=nonsense"], "`nonsense` is no kind of feed"),
+    ([PAIR[1], "--against", "t.npz", "--bisect"], "the inside of ORIGINAL is needed too"),
     ([PAIR[1], "--against", "t.npz", "--seed", "3"], "what is fed stands in the trace"),
     ([PAIR[1], "--against", "t.npz", "--feed", "offset=ones"], "what is fed stands in the trace"),
 ]

@@ -18,6 +18,8 @@ The constructors of `Views` apply identities, so that equal movement has one for
 10. A concatenation of concatenations along another axis is taken the other way round, where each column becomes
     shorter by that.
 
+11. Movement of a cast is a cast of movement: elements are converted one by one, so where they lie makes no difference.
+
 Views are interned: two views of one `Views` are equal exactly if they are the same object.
 """
 
@@ -37,7 +39,7 @@ from onnxfix.surgery.pattern import (
     product,
     refine,
 )
-from onnxfix.surgery.view import END, Bound, Join, Leaf, Move, Slice, View
+from onnxfix.surgery.view import END, Bound, Cast, Join, Leaf, Move, Slice, View
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Views:
 
     def slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int = 1) -> View:
         """Returns `of[start:stop:step]` along one axis; numbers may be negative or out of range, as in ONNX."""
+        if isinstance(of, Cast):
+            return self.cast(self.slice(of.of, axis, start, stop, step), of.to)
         size = of.dims[axis]
         if isinstance(start, int) and isinstance(stop, int):
             if isinstance(size, int):
@@ -68,6 +72,8 @@ class Views:
 
     def pick(self, of: View, axis: int, index: int) -> View:
         """Returns `of[index]` along one axis, without that axis."""
+        if isinstance(of, Cast):
+            return self.cast(self.pick(of.of, axis, index), of.to)
         cut = self.slice(of, axis, index, index + 1)
         if cut.dims[axis] != 1:
             cut = self._slice(of, axis, index, index + 1, 1, 1, False)
@@ -81,7 +87,7 @@ class Views:
         flat = self._merge_neighbours(flat, axis)
         if len(flat) == 1:
             return flat[0]
-        for identity in (self._weave, self._hoist_moves, self._hoist_window, self._swap):
+        for identity in (self._hoist_cast, self._weave, self._hoist_moves, self._hoist_window, self._swap):
             if (found := identity(flat, axis)) is not None:
                 return found
         return self._join(flat, axis)
@@ -118,6 +124,8 @@ class Views:
 
     def move(self, of: View, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]) -> View:
         """Returns `of` rearranged; see `Move`."""
+        if isinstance(of, Cast):
+            return self.cast(self.move(of.of, atoms, groups), of.to)
         # A whole dim is as large as it is in `of`: parts of a concatenation have tokens of their own for equal sizes.
         atoms = tuple(
             (dim,) if len(row) == 1 and isinstance(row[0], str) else row
@@ -132,6 +140,10 @@ class Views:
             return spread
         dims = moved_dims(atoms, groups)
         return self._known.setdefault(("move", id(of), atoms, groups), Move(dims, of, atoms, groups))
+
+    def cast(self, of: View, to: int) -> View:
+        """Returns `of` in another element type, as ONNX numbers them."""
+        return self._known.setdefault(("cast", id(of), to), Cast(of.dims, of, to))
 
     # Slices ----------------------------------------------------------------------------------------------------------
 
@@ -177,7 +189,7 @@ class Views:
     def _slice_join(self, of: Join, axis: int, start: int, stop: int, step: int) -> View | None:
         if axis != of.axis:
             parts = [self.slice(part, axis, start, stop, step) for part in of.parts]
-            plain = sum(isinstance(new, Slice) and new.of is old for new, old in zip(parts, of.parts, strict=True))
+            plain = sum(_is_plain(Slice, new, old) for new, old in zip(parts, of.parts, strict=True))
             return self.join(parts, of.axis) if plain <= 1 else None
         pieces = []
         begin = 0
@@ -261,6 +273,16 @@ class Views:
                 merged.append(part)
         return merged
 
+    def _hoist_cast(self, parts: Sequence[View], axis: int) -> View | None:
+        """Identity 11, from right to left: all parts are cast alike from one tensor, so from one element type."""
+        casts = [part for part in parts if isinstance(part, Cast)]
+        sources = {leaf for cast in casts for leaf in _leaves(cast)}
+        if len(casts) < len(parts) or len(sources) > 1 or len({cast.to for cast in casts}) > 1:
+            return None
+        if any(_has_cast(cast.of) for cast in casts):
+            return None
+        return self.cast(self.join([cast.of for cast in casts], axis), casts[0].to)
+
     def _hoist_moves(self, parts: Sequence[View], axis: int) -> View | None:
         """Identity 6, from right to left: all parts are rearranged alike, and the axis is a whole inner one."""
         first = parts[0]
@@ -315,7 +337,7 @@ class Views:
                 return None
             if (part.axis, part.start, part.stop, part.step) != (first.axis, first.start, first.stop, first.step):
                 return None
-            if not _may_be_equal(part.of.dims[part.axis], first.of.dims[first.axis]):
+            if not _keeps_most(part) or not _may_be_equal(part.of.dims[part.axis], first.of.dims[first.axis]):
                 return None
         whole = self.join([part.of for part in parts if isinstance(part, Slice)], axis)
         return self.slice(whole, first.axis, first.start, first.stop, first.step)
@@ -361,7 +383,7 @@ class Views:
                 size = size // fast
             own = (*atoms[: of.axis], (size, *sizes[1:]), *atoms[of.axis + 1 :])
             moved = self.move(part, own, groups)
-            plain += isinstance(moved, Move) and moved.of is part
+            plain += _is_plain(Move, moved, part)
             parts.append(moved)
         # To transpose the whole copies it once more; to add dims to the parts copies nothing.
         is_free = not is_in_order(groups) and not any(isinstance(one, Move) and is_copied(one) for one in parts)
@@ -400,10 +422,33 @@ def _fast_sizes(view: Move, axis: int) -> list[Size]:
     return [flat[atom] for atom in view.groups[axis][1:]]
 
 
+def _keeps_most(window: Slice) -> bool:
+    """Whether a window leaves out little, as far as can be seen: else whole tensors would be copied for small parts."""
+    whole, kept = window.of.dims[window.axis], window.dims[window.axis]
+    if isinstance(whole, int) and isinstance(kept, int):
+        return 2 * kept >= whole
+    if isinstance(window.start, int) and window.start < 0:
+        return False
+    return not isinstance(window.stop, int) or window.stop < 0 or window.stop >= END // 2
+
+
 def _may_be_equal(one: Size, other: Size) -> bool:
     """Whether two sizes are equal, or both known at run time only.
 
-    The tensors that identity 8 concatenates are parts of one cache, in which an axis has one size; verification drives
-    the model with another size for every symbol, so that a model that breaks this does not pass.
+    What is cut off in front is the same of both tensors, and what is left is concatenated, so it is of one size.
     """
     return one == other or (isinstance(one, str) and isinstance(other, str))
+
+
+def _is_plain(kind: type[Slice] | type[Move], new: View, old: View) -> bool:
+    """Whether a view is one more movement of another, so that nothing was saved by moving it."""
+    bare = new.of if isinstance(new, Cast) else new
+    return isinstance(bare, kind) and bare.of is (old.of if isinstance(old, Cast) else old)
+
+
+def _has_cast(view: View) -> bool:
+    return isinstance(view, Cast) or any(_has_cast(one) for one in view.sources)
+
+
+def _leaves(view: View) -> set[View]:
+    return {view} if isinstance(view, Leaf) else {leaf for one in view.sources for leaf in _leaves(one)}

@@ -129,7 +129,7 @@ class Canceller:
 
     def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int | None:
         """Returns how many nodes it takes to make tensors of these views; None where the opset cannot say it."""
-        counter = NodeCounter(self.graph.opset)
+        counter = NodeCounter(self.graph)
         emitter = Emitter(counter, self.views)
         for parts in splits:
             emitter.prefer_split(parts)
@@ -203,23 +203,49 @@ class Canceller:
             plan: Makes the new outputs of the old ones.
         """
         dying = self._dying(outputs)
+        gone = sum(map(is_movement, dying))
+        best, fired = plan(outputs), []
+        least = self._cost(best.values()) or 0
+        # What others read, too, can be looked through as well, but it stays and may be the better source.
+        for nodes, slack in ((dying, 0), (self._above(outputs), -1)):
+            found, seen = self._look(nodes)
+            through = plan({name: self._known.get(name) or found.get(name) or view for name, view in outputs.items()})
+            cost = self._cost(through.values())
+            if cost is not None and cost - gone <= least + slack:
+                best, fired, least = through, seen, cost - gone
+        self.fired.update(node.op_type for node in fired if node in dying and node.outputs[0] not in self.emitter.made)
+        return best
+
+    def _look(self, nodes: Sequence[Node]) -> tuple[dict[str, View], list[Node]]:
+        """Returns the views of what movement nodes yield, producers first, and the nodes that could be read so."""
         found: dict[str, View] = {}
         seen = []
-        for node in dying:
+        for node in nodes:
             whole = node.op_type == "Concat"
             inputs = [self._seen(name, found) if whole or not index else None for index, name in enumerate(node.inputs)]
             made = None if inputs[0] is None else self._read(node, inputs, found)
             if made is not None:
                 seen.append(node)
                 found.update(zip(node.outputs, made, strict=True))
-        direct = plan(outputs)
-        through = plan({name: self._known.get(name) or found.get(name) or view for name, view in outputs.items()})
-        gone = sum(node in seen or is_movement(node) for node in dying)
-        cost = self._cost(through.values())
-        if cost is None or cost - gone > (self._cost(direct.values()) or 0):
-            return direct
-        self.fired.update(node.op_type for node in seen)
-        return through
+        return found, seen
+
+    def _above(self, outputs: Iterable[str]) -> list[Node]:
+        """Returns the movement that the old outputs come from, producers first, whoever else reads it."""
+        order: dict[Node, None] = {}
+        stack = [node for name in outputs if (node := self.graph.producer(name)) is not None]
+        while stack:
+            node = stack[-1]
+            wanted = [] if node in order or not is_movement(node) else [
+                one for name in node.inputs if (one := self.graph.producer(name)) is not None and one not in order
+                and is_movement(one)
+            ]  # fmt: skip
+            if wanted:
+                stack += wanted
+                continue
+            stack.pop()
+            if is_movement(node):
+                order[node] = None
+        return list(order)
 
     def _seen(self, name: str, found: Mapping[str, View]) -> View | None:
         for known in (self._known, self.emitter.made, found):

@@ -14,10 +14,11 @@ import numpy as np
 from onnxfix.errors import RewriteError
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.rearrange import emit_move
-from onnxfix.surgery.view import Bound, Join, Leaf, Move, Slice, View
+from onnxfix.surgery.view import Bound, Cast, Join, Leaf, Move, Slice, View
 
 if TYPE_CHECKING:
     from onnxfix.model.attributes import Array, Attribute
+    from onnxfix.model.graph import GraphView
 
 
 class _Added(Protocol):
@@ -43,12 +44,13 @@ class Sink(Protocol):
 
 
 class Counter:
-    """Counts nodes instead of adding them."""
+    """Counts nodes instead of adding them to a graph."""
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
+    def __init__(self, graph: GraphView) -> None:
+        self.opset = graph.opset
         self.nodes = 0
         self.outputs: tuple[str, ...] = ()
+        self._constants: set[tuple[str, tuple[int, ...], bytes]] | None = set() if graph.model.ir_version < 4 else None
 
     def add_node(
         self, op_type: str, inputs: Sequence[str], outputs: int | Sequence[str] = 1, *,
@@ -60,7 +62,11 @@ class Counter:
         return self
 
     def add_constant(self, value: Array, name: str = "constant") -> str:
-        """Counts nothing: constants are initializers."""
+        """Counts a constant once, where constants are nodes."""
+        key = (str(value.dtype), value.shape, value.tobytes())
+        if self._constants is not None and key not in self._constants:
+            self._constants.add(key)
+            self.nodes += 1
         return ""
 
 
@@ -100,6 +106,8 @@ class Emitter:
             made = self.node("Concat", [self.tensor(part) for part in view.parts], name, axis=view.axis)
         elif isinstance(view, Move):
             made = emit_move(self, view, name)
+        elif isinstance(view, Cast):
+            made = self.node("Cast", [self.tensor(view.of)], name, to=view.to)
         else:
             raise TypeError(type(view).__name__)
         self._done[id(view)] = made

@@ -92,6 +92,7 @@ def _point(graph: GraphView, gather: Node, asked: Sequence[Size]) -> None:
     place = _place(graph, size)
     if place is None:
         graph.replace_uses(gather.outputs[0], graph.add_constant(np.full(index.shape, size, np.int64), "onnxfix_size"))
+        graph.remove_node(gather)
         return
     graph.set_input(gather, 0, _shape_of(graph, place[0]))
     if int(index.reshape(-1)[0]) != place[1]:

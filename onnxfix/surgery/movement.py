@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.integers import Integers
-from onnxfix.surgery.pattern import Size, product
+from onnxfix.surgery.pattern import Size
 from onnxfix.surgery.view import END, Bound, View
 
 if TYPE_CHECKING:
@@ -75,6 +75,14 @@ class _Reading:
 
 def _identity(reading: _Reading, inputs: list[View]) -> list[View] | None:
     return [inputs[0]]
+
+
+def _cast(reading: _Reading, inputs: list[View]) -> list[View] | None:
+    """Cast; how 8-bit floats are saturated or rounded is left alone where it is said."""
+    attributes = reading.node.attributes
+    target = reading.node.integer("to", 0)
+    is_plain = attributes.keys() <= {"to", "saturate"} and attributes.get("saturate", 1) == 1
+    return [reading.views.cast(inputs[0], target)] if is_plain and target else None
 
 
 def _slice(reading: _Reading, inputs: list[View]) -> list[View] | None:
@@ -191,11 +199,12 @@ def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
 
 
 def _flatten(reading: _Reading, inputs: list[View]) -> list[View] | None:
-    """Flatten is a Reshape to two dims."""
+    """Flatten merges the dims before an axis, and those behind it."""
     view = inputs[0]
-    axis = reading.axis(1, len(view.dims))
-    moved = reading.views.reshape(view, [product(view.dims[:axis]), product(view.dims[axis:])])
-    return None if moved is None else [moved]
+    rank = len(view.dims)
+    axis = reading.axis(1, rank)
+    atoms = tuple((size,) for size in view.dims)
+    return [reading.views.move(view, atoms, (tuple(range(axis)), tuple(range(axis, rank))))]
 
 
 def _open_size(dims: Sequence[Size], shape: Sequence[Size]) -> Size | None:
@@ -225,6 +234,7 @@ def _concat(reading: _Reading, inputs: list[View]) -> list[View] | None:
 
 
 _READERS: dict[str, Callable[[_Reading, list[View]], list[View] | None]] = {
+    "Cast": _cast,
     "Concat": _concat,
     "Flatten": _flatten,
     "Gather": _gather,

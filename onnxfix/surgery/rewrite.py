@@ -180,7 +180,7 @@ class _Surgery:
         return route_views(route, {block.name: leaves[self.inner[block.name]] for block in route.source}, self.views)
 
     def _count_adapters(self) -> int:
-        counter = Counter(self.graph.opset)
+        counter = Counter(self.graph)
         emitter = Emitter(counter, self.views)
         for route in self.past:
             for view in self._past_views(route).values():

@@ -1,4 +1,4 @@
-"""What a tensor is, as slices, concatenations and rearrangements of other tensors.
+"""What a tensor is, as slices, concatenations, rearrangements and casts of other tensors.
 
 A `View` says of a tensor which elements of which existing tensors (leaves) it holds, and in which order. Views are made
 by `surgery.algebra.Views` only.
@@ -85,6 +85,23 @@ class Move(View):
     of: View
     atoms: tuple[tuple[Size, ...], ...]
     groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def sources(self) -> tuple[View, ...]:
+        """The view that this one is made of."""
+        return (self.of,)
+
+
+@dataclass(eq=False, frozen=True)
+class Cast(View):
+    """`of` in another element type.
+
+    Attributes:
+        to: The element type, as ONNX numbers them.
+    """
+
+    of: View
+    to: int
 
     @property
     def sources(self) -> tuple[View, ...]:

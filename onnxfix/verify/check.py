@@ -70,8 +70,9 @@ def check(
     steps.expect(sum(min(options.ticks or run.ticks, run.ticks) for run in trace.header.runs) * len(options.providers))
     declared = declared or Signature(plan.inputs, plan.outputs)
     header = trace.header
+    shown, hidden = (header.evidence.observable, header.evidence.not_observable) if header.evidence else ((), ())
     report = VerifyReport(
-        (), dict(header.fed), notes=header.notes, source=header.model or str(trace.path), result=str(result),
+        (), dict(header.fed), shown, hidden, header.notes, source=header.model or str(trace.path), result=str(result),
         mode=TEACHER if options.teacher else CLOSED_LOOP, seed=header.seed or 0, is_optimized=options.optimize,
     )  # fmt: skip
     for provider in options.providers:
@@ -173,19 +174,24 @@ class _Driver:
         self._states = set(plan.pairs.values())
 
     def run(self, run: RecordedRun, provider: str) -> Run:
-        """Drives it through a run, or up to the first tick at which something differs."""
+        """Drives it through a run, also on from where values differ: how they go on is part of the picture."""
         ports = {port.name: self._report(port) for port in self._plan.outputs}
         state: Mapping[str, Array] = {}
         for tick in islice(self._trace.ticks(run), self._options.ticks):
             if self._options.teacher or not tick.number:
                 state = self._past(tick)
             feeds = {**translated_inputs(tick.inputs, self._plan), **state}
-            fetched = self._fetched(feeds, tick.number)
+            try:
+                fetched = self._fetched(feeds, tick.number)
+            except VerifyError:
+                if any(port.mismatched for port in ports.values()):
+                    break  # It went astray before, so what it is fed by now is its own fault.
+                raise
             for name, expected in self._expected(tick).items():
                 ports[name] = _compared(ports[name], expected, fetched[name], tick.number)
             ports |= self._contradicted(ports, feeds, fetched)
             self._steps.done()
-            if any(port.mismatched for port in ports.values()):
+            if any(port.worst is not None and port.worst.what != "value" for port in ports.values()):
                 break
             state = next_state(state, self._plan.pairs, fetched)
         return Run(tuple(ports.values()), provider, run.start)
@@ -242,14 +248,16 @@ def _compared(port: PortReport, expected: Array, actual: Array, number: int) -> 
 
 
 def _difference(report: VerifyReport) -> DifferenceError:
-    wrong = [port for port in report.runs[-1].ports if port.mismatched]
-    port, worst = wrong[0], wrong[0].worst
+    tick = min(port.tick for port in report.runs[-1].ports if port.tick is not None)
+    wrong = [port for port in report.runs[-1].ports if port.tick == tick]
+    port, found = wrong[0], next(one.difference for one in wrong[0].ticks if one.tick == tick)
+    worst = found.worst
     assert worst is not None
     if worst.what == "value":
         place = f"at {list(worst.index)} " if worst.index else ""
         message = (
             f"{place}the source has {worst.expected}, the result {worst.actual}; "
-            f"{port.mismatched} values differ, by {port.max_abs:.3g} at most"
+            f"{found.mismatched} values differ, by {found.max_abs:.3g} at most"
         )
     elif worst.what == "dims":
         message = f"the result declares the dims {worst.expected}, and puts out {worst.actual}"
@@ -259,7 +267,7 @@ def _difference(report: VerifyReport) -> DifferenceError:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         message += f"; {shown} {'differs' if len(others) == 1 else 'differ'} too"
-    return DifferenceError(message, report, where=f"{port.name}, tick {port.tick}")
+    return DifferenceError(message, report, where=f"{port.name}, tick {tick}")
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:

@@ -376,7 +376,7 @@ class DifferenceError(VerifyError):
     """Source and result put out different values.
 
     Attributes:
-        report: All comparisons up to the tick that failed.
+        report: All comparisons; where a shape or an element type is wrong, up to that tick.
         culprit: The node at which they part, as `Culprit.to_json` has it; None if nobody looked, or it was not found.
     """
 

@@ -195,7 +195,7 @@ def evidence_text(report: VerifyReport) -> str:
     """Returns how much of the caches shows in the outputs, in one line."""
     shown, hidden = len(report.observable), len(report.not_observable)
     if not shown + hidden:
-        return "the parts of the caches were not disturbed"
+        return "no part of the caches was disturbed"
     noun = "part" if shown + hidden == 1 else "parts"
     return f"{shown:,} of {shown + hidden:,} {noun} of the caches, disturbed alone, showed in an output"
 

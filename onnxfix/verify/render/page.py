@@ -89,8 +89,8 @@ def _row(row: Row, scale: Scale) -> str:
 
 
 def _details(rows: Sequence[Row]) -> Iterator[str]:
-    """Yields one section for each output that is not equal to the bit, those that differ too much first."""
-    unequal = sorted((row for row in rows if row.word in ("differs", "within")), key=lambda row: row.word != "differs")
+    """Yields one section for each output that is not equal to the bit, the first that differs too much in front."""
+    unequal = sorted((row for row in rows if row.word in ("differs", "within")), key=_urgency)
     if unequal:
         yield "<h2>What differs</h2>"
     scale = _scale(rows)
@@ -102,6 +102,10 @@ def _details(rows: Sequence[Row]) -> Iterator[str]:
         yield "</details>"
     if len(unequal) > _MOST:
         yield f"<p>and {len(unequal) - _MOST:,} more</p>"
+
+
+def _urgency(row: Row) -> tuple[bool, int]:
+    return (row.word != "differs", row.port.tick or 0)
 
 
 def _about(report: VerifyReport | None) -> Iterator[str]:

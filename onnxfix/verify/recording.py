@@ -93,7 +93,7 @@ def record(
     if options.ticks is not None and options.ticks < 1:
         raise VacuousCheck("no tick was driven, so nothing is proven", hint="--ticks 1 at least")
     require_comparable(plan)
-    session = Session(source)
+    session = Session(source, optimize=options.optimize)
     found = find_drives(session, plan, options)
     runs = tuple(RecordedRun(drive.begins, found.ticks) for drive in found.drives)
     states = [drive.start() for drive in found.drives]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from hypothesis import strategies as st
+from hypothesis.vendor.pretty import RepresentationPrinter
 from onnx import TensorProto, helper, numpy_helper
 
 MAX = 2**63 - 1
@@ -23,7 +24,7 @@ SIZES = {"layer": 3, "kv": 2, "batch": 2, "head": 3, "time": 5, "dim": 4}
 OPSETS = (11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 23)
 LABELS = {"kv": ("key", "value")}
 MOST_ELEMENTS = 800
-PLAIN = ("identity", "negate", "branch", "unsqueeze", "ask")
+PLAIN = ("identity", "negate", "cast", "branch", "unsqueeze", "ask")
 SHAPED = (
     "slice",
     "slice",
@@ -130,9 +131,10 @@ class Drawn:
     target: Way
     feeds: tuple[dict[str, np.ndarray], ...]
 
-    def __repr__(self) -> str:
+    def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
+        """Shows hypothesis what to print where an example fails: sentences, and the graph as text."""
         text = onnx.printer.to_text(self.model)
-        return f"Drawn({self.source.sentence!r} to {self.target.sentence!r})\n{text}"
+        printer.text(f"{self.source.sentence!r} to {self.target.sentence!r}\n{text}\n")
 
 
 @dataclass
@@ -319,6 +321,12 @@ class Writer:
         """Adds arithmetic."""
         return self.node("Neg", [x], [-self.held[x]], moves=False)[0]
 
+    def cast(self, x: str) -> str:
+        """Adds a Cast to the other floating-point type that holds all the numbers."""
+        other = np.float64 if self.held[x].dtype == np.float32 else np.float32
+        to = helper.np_dtype_to_tensor_dtype(np.dtype(other))
+        return self.node("Cast", [x], [self.held[x].astype(other)], to=to)[0]
+
     def branch(self, x: str) -> str:
         """Adds an If whose branches capture a value."""
         if "flag" not in self.feeds:
@@ -329,10 +337,11 @@ class Writer:
         for op_type in ("Neg", "Identity"):
             name = f"{op_type.lower()}_in_{len(self.nodes)}"
             dims = [f"{name}_{axis}" for axis in range(rank)]
+            elem_type = helper.np_dtype_to_tensor_dtype(self.held[x].dtype)
             graphs.append(
                 helper.make_graph(
                     [helper.make_node(op_type, [x], [name])], f"{name}_graph", [],
-                    [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)],
+                    [helper.make_tensor_value_info(name, elem_type, dims)],
                 )
             )  # fmt: skip
         then, other = graphs
@@ -374,7 +383,7 @@ class Writer:
     def pick(self) -> str:
         """Draws a value, most often one that is movement of a cache; the latest in the smallest example."""
         pool = [*self.moved] if not self.chance(15) else [
-            name for name, value in self.held.items() if value.dtype == np.float32
+            name for name, value in self.held.items() if value.dtype.kind == "f"
         ]  # fmt: skip
         return self.one_of(pool[::-1])
 
@@ -383,7 +392,7 @@ class Writer:
         x = self.pick()
         value = self.held[x]
         kind = self.one_of([*SHAPED, *PLAIN] if value.ndim and value.size else PLAIN)
-        if kind in ("identity", "negate", "branch", "ask"):
+        if kind in ("identity", "negate", "cast", "branch", "ask"):
             getattr(self, kind)(x)
         elif kind == "unsqueeze" and value.ndim < 6:
             self.unsqueeze(x, self.number(0, value.ndim))
@@ -418,8 +427,10 @@ class Writer:
 
         def fits(name: str) -> bool:
             other = self.held[name].shape
-            return len(other) == len(shape) and all(
-                one == two for place, (one, two) in enumerate(zip(shape, other, strict=True)) if place != axis
+            return (
+                len(other) == len(shape)
+                and self.held[name].dtype == self.held[x].dtype
+                and all(one == two for place, (one, two) in enumerate(zip(shape, other, strict=True)) if place != axis)
             )
 
         others = [name for name in self.moved if fits(name)] or [x]
@@ -448,7 +459,7 @@ class Writer:
         """Takes a value apart, does something to the parts, and puts them together to the same shape again."""
         value = self.held[x]
         ways = ["pass", "negate"] if not depth or not value.ndim or not value.size else [
-            "negate", "transpose", "reshape", "split", "gather", "shift", "unit",
+            "negate", "transpose", "reshape", "split", "gather", "shift", "unit", "cast",
         ]  # fmt: skip
         way = self.one_of(ways)
         if way == "pass":
@@ -456,6 +467,8 @@ class Writer:
         if way == "negate":
             return self.negate(x)
         ahead: Callable[[str], str] = lambda y: self.through(y, depth - 1)  # noqa: E731
+        if way == "cast":
+            return self.cast(ahead(self.cast(x)))
         axis = self.number(0, value.ndim - 1)
         if way == "transpose":
             order = self.draw(st.permutations(range(value.ndim)))
@@ -591,7 +604,13 @@ def random_models(draw: st.DrawFn) -> Drawn:
     for suffix in source.suffixes:
         x = f"a{suffix}"
         if writer.chance(30):
-            x = writer.one_of([name for name in writer.moved if writer.held[name].shape == source.shape])
+            like = writer.held[x]
+            alike = [
+                name
+                for name in writer.moved
+                if (held := writer.held[name]).shape == like.shape and held.dtype == like.dtype
+            ]
+            x = writer.one_of(alike)
         _yield_cache(writer, writer.through(x, writer.number(0, 3)), f"b{suffix}", source)
     return _end(writer, source, target)
 
@@ -632,7 +651,7 @@ def _begin(draw: st.DrawFn) -> tuple[Way, Way, Writer]:
 
 def _read_some(writer: Writer, percent: int) -> None:
     for name, value in [*writer.held.items()]:
-        if name not in writer.feeds and value.dtype == np.float32 and writer.chance(percent):
+        if name not in writer.feeds and value.dtype.kind == "f" and writer.chance(percent):
             writer.output(name)
 
 

@@ -25,7 +25,7 @@ from tests.surgery.rules.cases import Arrays, Runner
 
 EXAMPLES = int(os.environ.get("ONNXFIX_FUZZ", "0"))
 SEED = int(os.environ.get("ONNXFIX_SEED", "0"))
-RUN = settings(max_examples=EXAMPLES or 120, phases=[Phase.generate, *([Phase.shrink] if EXAMPLES else [])])
+RUN = settings(max_examples=EXAMPLES or 200, phases=[Phase.generate, *([Phase.shrink] if EXAMPLES else [])])
 OUTCOMES: Counter[str] = Counter()
 SLIPS = ("nothing produces", "has no value", "is taken", "cannot be renamed", "cycle")
 REFUSED = (runtime.RuntimeException, runtime.InvalidArgument, runtime.Fail)
@@ -49,7 +49,6 @@ def check(drawn: Drawn) -> None:
     """Converts a drawn model with and without cancelling, and compares all three."""
     onnx.checker.check_model(drawn.model, full_check=True)
     expected = runs_of(drawn)
-    assert expected, "the strategy draws models that run"
     for cancel in (False, True):
         model = Model.from_proto(onnx.ModelProto.FromString(drawn.model.SerializeToString()))
         try:
@@ -79,13 +78,33 @@ def convert(model: Model, drawn: Drawn, *, cancel: bool) -> tuple[Plan, SurgeryR
 def runs_of(drawn: Drawn) -> list[tuple[Arrays, Arrays]]:
     """Runs a drawn model, at all sizes at which it runs."""
     runner = Runner(drawn.model)
-    runs = [(drawn.feeds[0], runner(drawn.feeds[0]))]
-    for feeds in drawn.feeds[1:]:
+    runs = []
+    for index, feeds in enumerate(drawn.feeds):
         try:
-            runs.append((feeds, runner(feeds)))
+            found = runner(feeds)
+            is_sound = is_made_of(found, runner(shifted(feeds)))
         except REFUSED:
+            assert index, "the strategy draws models that run"
             continue
+        if is_sound:
+            runs.append((feeds, found))
+        assert is_sound or index
     return runs
+
+
+def shifted(feeds: Arrays) -> Arrays:
+    """Returns caches of other numbers, each larger by a half."""
+    return {name: array + np.float32(0.5) if array.dtype == np.float32 else array for name, array in feeds.items()}
+
+
+def is_made_of(found: Arrays, other: Arrays) -> bool:
+    """Whether all outputs come from the inputs, given those for inputs that are larger by a half.
+
+    onnxruntime concatenates an empty tensor of another shape without complaint, and leaves parts of the result as the
+    memory was; at sizes for which a graph was not drawn that happens.
+    """
+    floats = [name for name, array in found.items() if array.dtype.kind == "f"]
+    return all(np.array_equal(np.abs(other[name]), np.abs(found[name]) + 0.5) for name in floats)
 
 
 def agree(result: onnx.ModelProto, plan: Plan, runs: list[tuple[Arrays, Arrays]]) -> None:
@@ -119,7 +138,7 @@ def stays(source: onnx.ModelProto, result: onnx.ModelProto) -> None:
 
 def is_compute(node: onnx.NodeProto) -> bool:
     """Whether a node is neither movement nor there for it."""
-    return not is_movement(node) and node.op_type not in ("Shape", "Constant", "Sub")
+    return not is_movement(node) and node.op_type not in ("Shape", "Constant", "Sub", "Mul", "Div")
 
 
 def bare(node: onnx.NodeProto) -> bytes:

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import memory
+from environment import load
 from models import HERE, Design, exported, widened
 from pairs import medians, ratios_to
 
@@ -118,6 +119,7 @@ def measure_case(case: Case, smaller: Sequence[Mapping[str, Any]]) -> dict[str, 
         "title": case.title,
         "bytes": size,
         "rounds": case.rounds,
+        "load": load(),
         "tools": summary(rounds),
         "left_out": {name: left_out[name] for name in TOOLS if name in left_out},
     }

@@ -26,9 +26,14 @@ def describe() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "free_memory_gb": round((memory.available_bytes() or 0) / 1e9),
         "system": f"{platform.system()} {platform.machine()}",
-        "load": round(os.getloadavg()[0], 1),
+        "load": load(),
         "versions": versions,
     }
+
+
+def load() -> float:
+    """Gives how many processes wanted to run in the last minute, this one's among them."""
+    return round(os.getloadavg()[0], 1)
 
 
 def cpu_model() -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import onnx
+from environment import load
 from models import HERE, Design, exported
 from pairs import medians, ratios_to
 
@@ -144,6 +145,7 @@ def measure_cell(
         "length": length,
         "threads": threads,
         "rounds": rounds,
+        "load": load(),
         "variants": {
             name: {
                 "nodes": nodes[name],

@@ -111,7 +111,7 @@ def markdown(results: Results) -> str:
     """Gives all tables as a page, with what they were measured on."""
     lines = ["# Results", "", "Written by `python benchmarks/run.py`; [what is measured](../README.md).", ""]
     for name, section in sorted(results["sections"].items()):
-        lines.append(f"- `{name}`: {setting(section['environment'])}")
+        lines.append(f"- `{name}`: {setting(section)}")
     lines += ["", "![Step latency beside the native export](latency.svg)", ""]
     for table in tables(results):
         lines += [f"## {table.title}", "", _line(table.header), _line(["---", *["--:"] * (len(table.header) - 1)])]
@@ -119,11 +119,19 @@ def markdown(results: Results) -> str:
     return "\n".join(lines)
 
 
-def setting(environment: Results) -> str:
-    """Says what a section was measured on."""
+def setting(section: Results) -> str:
+    """Says what a section was measured on, and how busy the machine was: before, and at the busiest."""
+    environment = section["environment"]
+    measured = [*section.get("cells", ()), *section.get("cases", ())]
+    load = " .. ".join(str(number) for number in (environment["load"], *busiest(measured)))
     versions = ", ".join(f"{package} {number}" for package, number in environment["versions"].items())
-    where = f"{environment['cpu']}, {environment['cpus']} CPUs, {environment['system']}, load {environment['load']}"
+    where = f"{environment['cpu']}, {environment['cpus']} CPUs, {environment['system']}, load {load}"
     return f"{where}; {versions}"
+
+
+def busiest(measured: Sequence[Results]) -> list[float]:
+    """Gives the highest load, if any was noted."""
+    return sorted(one["load"] for one in measured if "load" in one)[-1:]
 
 
 def _line(cells: Sequence[str]) -> str:

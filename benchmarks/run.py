@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import latency
 import picture
 import report
 import surgery
+
+from onnxfix.errors import OnnxfixError
 
 HERE = Path(__file__).resolve().parent
 ROUNDS, QUICK_ROUNDS = 21, 3
@@ -51,15 +55,23 @@ def main() -> None:
     results: dict[str, Any] = {"sections": {}}
     if file.exists():
         results = json.loads(file.read_text(encoding="utf-8"))
+    failed: list[str] = []
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     for name, measure in parts(arguments.quick, rounds, [1] if arguments.quick else [1, 2]).items():
-        if is_wanted(name, arguments.only) and not arguments.show:
+        if not is_wanted(name, arguments.only) or arguments.show:
+            continue
+        try:
             results["sections"][name] = {"environment": environment.describe(), **measure()}
-            # After every part: a run that is interrupted loses only what it was at.
-            file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        except (subprocess.CalledProcessError, RuntimeError, OnnxfixError) as error:
+            failed.append(name)
+            print(f"{name}: {error}\n{getattr(error, 'stderr', None) or ''}", file=sys.stderr)
+        # After every part: a run that is interrupted loses only what it was at.
+        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (out / "latency.svg").write_text(picture.draw(results), encoding="utf-8")
     (out / "README.md").write_text(report.markdown(results), encoding="utf-8")
     report.show(results)
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 def is_wanted(name: str, only: list[str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxfix.convention.binding import Binding, is_described
-from onnxfix.convention.convention import Convention, PortSpec
+from onnxfix.convention.convention import Convention, PortSpec, TensorSpec
 from onnxfix.convention.layout import show_item
 from onnxfix.convention.matching import Match
 from onnxfix.convention.route import Block, Route
@@ -47,6 +47,9 @@ def symbol_renames(
 ) -> dict[str, str]:
     """Returns the symbolic dims that the target calls otherwise, where one old name has one new name everywhere.
 
+    Where the target has one name for the time of past and present, it speaks of a window. A cache that grows has two
+    lengths, and its present keeps its own name.
+
     Args:
         matches: The caches and what they become.
         target: The target convention.
@@ -64,9 +67,19 @@ def _cache_symbols(matches: Sequence[Match]) -> Iterator[tuple[Dim, str]]:
     for match in matches:
         if match.target is None:
             continue
-        for tensors, specs in ((match.source.past, match.target.past), (match.source.present, match.target.present)):
-            names = {axis: name for spec in specs for axis, name in spec.dims.items()}
-            yield from ((tensor.sizes.get(axis), name) for tensor in tensors for axis, name in names.items())
+        past, present = _dim_names(match.target.past), _dim_names(match.target.present)
+        lengths = {tensor.sizes.get("time") for tensor in match.source.past}
+        for tensor in match.source.past:
+            yield from ((tensor.sizes.get(axis), name) for axis, name in past.items())
+        for tensor in match.source.present:
+            for axis, name in present.items():
+                is_window = axis == "time" and past.get(axis) == name
+                if not is_window or tensor.sizes.get(axis) in lengths:
+                    yield tensor.sizes.get(axis), name
+
+
+def _dim_names(specs: Sequence[TensorSpec]) -> dict[str, str]:
+    return {axis: name for spec in specs for axis, name in spec.dims.items()}
 
 
 def _port_symbols(target: Convention | None, ports: Sequence[Port]) -> Iterator[tuple[Dim, str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from onnxfix.convention.binding import VARYING, Binding, BoundCache, BoundTensor, size_of
-from onnxfix.convention.convention import TensorSpec
+from onnxfix.convention.convention import CacheSpec, TensorSpec
 from onnxfix.convention.layout import Layout, show_item
 from onnxfix.convention.matching import Match
 from onnxfix.convention.route import (
@@ -56,7 +56,20 @@ def make_routes(match: Match, binding: Binding) -> tuple[Route, Route | None]:
     past = router.route()
     # The graph goes on with the source's past, which it makes of the target's.
     router.require_known(past.inverse().steps, past.target[0].name)
-    return past, _Router(cache, cache.present, spec.present, binding.sizes).route() if cache.present else None
+    if not cache.present:
+        return past, None
+    return past, _Router(cache, cache.present, spec.present, binding.sizes, _own_names(cache, spec)).route()
+
+
+def _own_names(cache: BoundCache, target: CacheSpec) -> frozenset[str]:
+    """Returns the axes whose size in the present keeps the name that the source has for it.
+
+    Where the target has one name for the time of past and present, it speaks of a window. A cache that grows has two
+    lengths, and one name for both would be wrong.
+    """
+    names = [{name for one in side if (name := one.dims.get("time"))} for side in (target.past, target.present)]
+    lengths = [{tensor.sizes.get("time") for tensor in side} for side in (cache.past, cache.present)]
+    return frozenset({"time"} if names[0] & names[1] and not lengths[0] & lengths[1] else ())
 
 
 def _keep(tensors: Sequence[BoundTensor]) -> Route:
@@ -84,7 +97,9 @@ class _Router:
         tensors: Sequence[BoundTensor],
         targets: Sequence[TensorSpec],
         given: Mapping[str, int],
+        own_names: frozenset[str] = frozenset(),
     ) -> None:
+        self.own_names = own_names
         self.cache = cache
         self.tensors = tensors
         self.targets = targets
@@ -319,7 +334,9 @@ class _Router:
         factors = [sizes.get(axis, 1) for axis in item]
         ints = [factor for factor in factors if isinstance(factor, int)]
         if len(ints) < len(factors):
-            return spec.dims.get(show_item(item)) or (factors[0] if len(factors) == 1 else None)
+            shown = show_item(item)
+            name = None if shown in self.own_names else spec.dims.get(shown)
+            return name or (factors[0] if len(factors) == 1 else None)
         if math.prod(ints) > _MAX_DIM:
             raise PlanError(f"`{show_item(item)}` would have size {math.prod(ints)}", where=str(spec.template))
         return math.prod(ints)

@@ -142,11 +142,6 @@ class LinkedGraph:
         """Returns the nodes whose nested graphs read the value, each once."""
         return tuple(node for node in self._readers(name) if name in node.captures)
 
-    def is_used(self, name: str) -> bool:
-        """Says whether anything reads the value: a node, a nested graph, or the caller as a graph output."""
-        tensor = self._tensors.get(name)
-        return tensor is not None and self._is_read(tensor)
-
     def constant(self, name: str) -> Array | None:
         """Returns a value that is known and small: of an initializer or a `Constant`; None for any other."""
         tensor = self._tensors.get(name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import TypeAlias
 
 import onnx
 
@@ -27,6 +28,7 @@ _INTEGERS = frozenset(
 )
 
 _UNKNOWN = (onnx.TensorProto(), b"")
+_Read: TypeAlias = tuple[onnx.TypeProto, tuple[Dim, ...] | None]
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -79,7 +81,7 @@ class _Fixed:
         if value is not None and value.ndim <= 1 and value.size <= _LONGEST and value.dtype.kind in "iu":
             self.sizes[name] = Sizes(tuple(int(entry) for entry in value.reshape(-1)), value.ndim == 0)
 
-    def infer(self, node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) -> dict[int, tuple[Dim, ...]]:
+    def infer(self, node: onnx.NodeProto, read: Mapping[str, _Read]) -> dict[int, tuple[Dim, ...]]:
         """Lets onnx infer one node, and returns the dims of its outputs, by place, as far as it can tell.
 
         Layers repeat: what was once inferred of a node holds for all that read the same, whatever its sizes are called.
@@ -88,11 +90,11 @@ class _Fixed:
         key = (
             node.op_type,
             tuple(map(bool, node.output)),
-            tuple(attribute.SerializeToString() for attribute in node.attribute),
-            tuple(name and (spelling.of(types[name]), self._constants.get(name, _UNKNOWN)[1]) for name in node.input),
+            tuple([attribute.SerializeToString() for attribute in node.attribute]),
+            tuple([name and (spelling.of(*read[name]), self._constants.get(name, _UNKNOWN)[1]) for name in node.input]),
         )
         if key not in self._inferred:
-            found = self._infer(node, types)
+            found = self._infer(node, {name: kind for name, (kind, _) in read.items()})
             self._inferred[key] = {place: spelling.coded(dims) for place, dims in found.items()}
         return {place: spelling.decoded(dims) for place, dims in self._inferred[key].items()}
 
@@ -118,15 +120,14 @@ class _Spelling:
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
 
-    def of(self, kind: onnx.TypeProto) -> object:
+    def of(self, kind: onnx.TypeProto, dims: tuple[Dim, ...] | None) -> object:
         """Returns what is the same for types that differ in nothing but the names of sizes."""
-        dims = dims_of(kind)
         return kind.SerializeToString() if dims is None else (kind.tensor_type.elem_type, self.coded(dims))
 
     def coded(self, dims: Sequence[Dim]) -> tuple[Dim, ...]:
         """Replaces names by numbers below zero."""
         codes = self._codes
-        return tuple(codes.setdefault(dim, -1 - len(codes)) if isinstance(dim, str) else dim for dim in dims)
+        return tuple([codes.setdefault(dim, -1 - len(codes)) if isinstance(dim, str) else dim for dim in dims])
 
     def decoded(self, dims: Sequence[Dim]) -> tuple[Dim, ...]:
         """Replaces numbers below zero by names."""
@@ -166,10 +167,14 @@ class _Refinement:
 
     def _infer_node(self, node: onnx.NodeProto) -> None:
         """Lets onnx infer one node again, of whose inputs more is known now."""
-        types = {name: self._type(name) for name in node.input if name}
-        known = {name: kind for name, kind in types.items() if kind is not None}
-        if len(known) == len(types) and next(graphs_of(node), None) is None:
-            for place, dims in self._fixed.infer(node, known).items():
+        read: dict[str, _Read] = {}
+        for name in filter(None, node.input):
+            kind = self._type(name)
+            if kind is None:
+                return
+            read[name] = kind, self._dims_of(name)
+        if next(graphs_of(node), None) is None:
+            for place, dims in self._fixed.infer(node, read).items():
                 self._learn(node.output[place], dims)
 
     def _learn(self, name: str, dims: Sequence[Dim]) -> None:
@@ -178,7 +183,7 @@ class _Refinement:
         kind = self._type(name)
         if kind is None or (known is not None and len(known) != len(dims)):
             return
-        merged = tuple(_better(old, new) for old, new in zip(known or (None,) * len(dims), dims, strict=True))
+        merged = tuple(map(_better, known or (None,) * len(dims), dims))
         if merged == known:
             return
         set_dims(kind.tensor_type, merged)
@@ -192,10 +197,11 @@ class _Refinement:
         return self._types.get(name)
 
     def _dims_of(self, name: str) -> tuple[Dim, ...] | None:
-        if name not in self._dims:
-            kind = self._type(name)
-            self._dims[name] = None if kind is None else dims_of(kind)
-        return self._dims[name]
+        if name in self._dims:
+            return self._dims[name]
+        kind = self._type(name)
+        dims = self._dims[name] = None if kind is None else dims_of(kind)
+        return dims
 
     def sizes_at(self, node: onnx.NodeProto, index: int) -> Sizes | None:
         """Returns what is known of the sizes that a node reads at an input."""

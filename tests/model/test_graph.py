@@ -100,7 +100,6 @@ def test_a_value_knows_who_makes_and_who_reads_it() -> None:
     assert view.capturers("past") == view.capturers("inner") == (branch,)
     assert (branch.inputs, branch.captures, branch.has_graphs) == (("c",), ("inner", "past", "c"), True)
     assert not last.has_graphs
-    assert [view.is_used(name) for name in ("past", "present", "one", "nothing")] == [True, True, False, False]
     assert (view.is_input("past"), view.is_output("present"), view.has_value("one")) == (True, True, True)
     assert view.has_value("x") is False, "names of nested graphs are none of the main graph's"
 
@@ -389,13 +388,30 @@ def test_the_oldest_format_gets_its_constants_as_nodes() -> None:
     onnx.checker.check_model(model)
 
 
-def test_inputs_with_an_initializer_keep_their_place() -> None:
-    model = parsed("g (float[2] a, float[2] w, float[2] b) => (float[2] y) { y = Sum (a, b, w) }")
-    model.graph.initializer.append(tensor("w", np.float32([1, 2])))
+@pytest.mark.parametrize("ir_version", [3, 8])
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [
+        ("a b", "a w b v"),
+        ("b a", "b w a v"),
+        ("b", "b w v"),
+        ("n a m b", "n w a v m b"),
+        ("n", "n w v"),
+    ],
+)
+def test_inputs_with_an_initializer_stay_between_the_ports_in_their_order(
+    ir_version: int, ports: str, expected: str
+) -> None:
+    model = parsed("g (float[2] a, float[2] w, float[2] b, float[2] v) => (float[2] y) { y = Sum (w, v) }")
+    model.graph.initializer.extend(tensor(name, np.float32([1, 2])) for name in "vw")
+    model.ir_version = ir_version
     view = GraphView(Model.from_proto(model))
-    view.set_inputs([view.inputs[1], view.inputs[0]])
+    view.set_inputs([Port(name, "float32", (2,)) for name in ports.split()])
     view.commit()
-    assert [value.name for value in model.graph.input] == ["b", "w", "a"]
+    assert [value.name for value in model.graph.input] == expected.split()
+    assert [port.name for port in view.inputs] == ports.split()
+    assert [port.name for port in Model.from_proto(model).signature().inputs] == ports.split()
+    onnx.checker.check_model(model)
 
 
 def test_a_port_that_changes_keeps_what_else_is_said_of_it() -> None:

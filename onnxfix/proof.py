@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxfix.errors import DetectError, UsageError
-from onnxfix.request import bind_model, convention_of, file_of, open_model, read_convention
+from onnxfix.errors import DetectError, PlanError, UsageError
+from onnxfix.request import bind_model, conventions_of, file_of, open_model, read_convention
 
 if TYPE_CHECKING:
     from onnxfix.convention.binding import Binding
@@ -163,17 +163,42 @@ def _plan(
     binding: Binding, converted: Model, *, to: Speech | None, edits: Edits | None, sizes: Mapping[str, int]
 ) -> Plan:
     """Returns what leads from the trusted model to the other; dims that the other has fixed are fixed."""
-    from onnxfix.convention.plan import Edits, make_plan
+    from onnxfix.convention.plan import Edits
+    from onnxfix.convention.signature import Signature
 
-    with _of(converted):
-        target = convention_of(converted.signature(), to, sizes=sizes)
     edits = edits or Edits()
-    return make_plan(binding, target, replace(edits, dims={**_fixed(binding, converted, target), **edits.dims}))
+    ports = converted.signature()
+    with _of(converted):
+        targets = conventions_of(ports, to, sizes=sizes)
+    found: list[Plan] = []
+    first: PlanError | None = None
+    for target in targets:
+        try:
+            found.append(_plan_to(target, binding, ports, edits))
+        except PlanError as error:
+            first = first or error
+    if first is not None and not found:
+        raise first
+    return min(found, key=lambda plan: len({*_order(ports)} ^ {*_order(Signature(plan.inputs, plan.outputs))}))
 
 
-def _fixed(binding: Binding, converted: Model, target: Convention) -> dict[str, int | str]:
+def _plan_to(target: Convention, binding: Binding, ports: Signature, edits: Edits) -> Plan:
+    """Returns what leads to a convention; the same convention in the same order is left as it is."""
+    from onnxfix.convention.plan import make_plan
+
+    edits = replace(edits, dims={**_fixed(binding, ports, target), **edits.dims})
+    own = binding.signature
+    is_same = target.caches == binding.convention.caches and _order(own) == _order(ports)
+    return make_plan(binding, None if is_same else target, edits)
+
+
+def _order(signature: Signature) -> list[str]:
+    return [port.name for port in (*signature.inputs, *signature.outputs)]
+
+
+def _fixed(binding: Binding, other: Signature, target: Convention) -> dict[str, int | str]:
     """Returns the symbolic dims of the trusted model that are fixed in the other: in the ports of the same name."""
-    signature, other = binding.signature, converted.signature()
+    signature = binding.signature
     fixed: dict[str, int | str] = {}
     for ports, others in ((signature.inputs, other.inputs), (signature.outputs, other.outputs)):
         dims = {port.name: port.dims for port in others}
@@ -208,14 +233,10 @@ def _require_recorded(model: Model, trace: Trace) -> None:
     if header.sha256:
         is_other = header.sha256 != model.source_sha256
     else:
-        is_other = _port_names(header.signature) != _port_names(model.signature())
+        is_other = {*_order(header.signature)} != {*_order(model.signature())}
     if is_other:
         hint = f"`onnxfix record {model.name} TRACE.npz` makes one of this model"
         raise TraceError(f"the trace is one of another model than {model.name}", where=str(trace.path), hint=hint)
-
-
-def _port_names(signature: Signature) -> set[str]:
-    return {port.name for port in (*signature.inputs, *signature.outputs)}
 
 
 def _require_convention(trace: Trace, speech: Speech | None) -> None:

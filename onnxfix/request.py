@@ -107,8 +107,8 @@ def bind_model(signature: Signature, *, from_: Speech | None = None, sizes: Mapp
     return binding
 
 
-def convention_of(signature: Signature, speech: Speech | None, *, sizes: Mapping[str, int]) -> Convention:
-    """Returns the convention that the result of a conversion speaks.
+def conventions_of(signature: Signature, speech: Speech | None, *, sizes: Mapping[str, int]) -> tuple[Convention, ...]:
+    """Returns the conventions that the result of a conversion may speak: more than one if several fit equally well.
 
     Args:
         signature: Its ports.
@@ -116,15 +116,18 @@ def convention_of(signature: Signature, speech: Speech | None, *, sizes: Mapping
         sizes: Sizes that the user gave of any model; those of others are none of its concern.
 
     Raises:
-        DetectError: It speaks no known convention or several, or not the one that the user says.
+        DetectError: It speaks no known convention, or not the one that the user says.
         UsageError: What the user says cannot be understood.
     """
     from onnxfix.convention.binding import bind
     from onnxfix.convention.detect import detect
 
-    if speech is None:
-        return detect(signature, sizes).choose().binding.convention
-    return bind(read_convention(speech, option="--to"), signature, sizes).convention
+    if speech is not None:
+        return (bind(read_convention(speech, option="--to"), signature, sizes).convention,)
+    found = detect(signature, sizes)
+    if not found.candidates:
+        found.choose()
+    return tuple(one.binding.convention for one in found.candidates if one.rank == found.candidates[0].rank)
 
 
 def read_convention(speech: Speech, *, option: str) -> Convention:

@@ -76,17 +76,13 @@ def check(
         mode=TEACHER if options.teacher else CLOSED_LOOP, seed=header.seed or 0, is_optimized=options.optimize,
     )  # fmt: skip
     for provider in options.providers:
-        session, notes = _open_result(result, plan, provider, options)
-        report = replace(report, notes=(*report.notes, *(note for note in notes if note not in report.notes)))
-        driver = _Driver(session, trace, plan, options, declared, steps)
-        for run in header.runs:
-            report = replace(report, runs=(*report.runs, driver.run(run, provider)))
-            if not report.passed:
-                raise _difference(replace(report, seconds=time.perf_counter() - started))
+        report = _driven(result, trace, plan, options, declared, steps, provider, report)
+        if not report.passed:
+            raise _difference(replace(report, seconds=time.perf_counter() - started))
     report = replace(report, notes=(*report.notes, *_remarks(report.runs)))
     if not report.values:
         raise VacuousCheck("no value was compared: every output is empty or NaN", hint=REAL_INPUT)
-    evidence = header.evidence or _asked(session, trace, plan)
+    evidence = header.evidence or _asked(result, trace, plan)
     require_proof(evidence)
     return replace(
         report,
@@ -96,9 +92,25 @@ def check(
     )
 
 
-def _asked(session: Session, trace: Trace, plan: Plan) -> Evidence:
+def _driven(
+    result: Path, trace: Trace, plan: Plan, options: VerifyOptions, declared: Signature, steps: Steps, provider: str,
+    report: VerifyReport,
+) -> VerifyReport:  # fmt: skip
+    """Adds the runs on one provider; the result is out of memory when this returns."""
+    session, notes = _open_result(result, plan, provider, options)
+    report = replace(report, notes=(*report.notes, *(note for note in notes if note not in report.notes)))
+    driver = _Driver(session, trace, plan, options, declared, steps)
+    for run in trace.header.runs:
+        report = replace(report, runs=(*report.runs, driver.run(run, provider)))
+        if not report.passed:
+            break
+    return report
+
+
+def _asked(result: Path, trace: Trace, plan: Plan) -> Evidence:
     """Asks the result what a trace proves that does not say so itself: it was just seen to be the same model."""
-    return evidence_of(gather(replay(session, trace, plan), trace.header.runs[0].ticks, lambda: None))
+    witness = replay(Session(result), trace, plan)
+    return evidence_of(gather(witness, trace.header.runs[0].ticks, lambda: None))
 
 
 def _require_ticks(trace: Trace, options: VerifyOptions) -> None:

@@ -12,8 +12,6 @@ import numpy as np
 from onnxfix.convention.signature import Port
 from onnxfix.errors import UsageError
 from onnxfix.verify.dtypes import DRIVABLE, encode, is_float
-from onnxfix.verify.inputs import Recording as Recording
-from onnxfix.verify.inputs import read_recording as read_recording
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array

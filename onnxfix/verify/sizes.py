@@ -14,7 +14,6 @@ from onnxfix.convention.route import Rearrange
 from onnxfix.convention.signature import Dim, Port
 from onnxfix.errors import DriveError, LayoutError, PlanError, UsageError
 from onnxfix.verify.profile import FRAMES, OTHER, SAMPLES, Profile, distinct_size, is_too_large
-from onnxfix.verify.profile import PROFILES as PROFILES
 from onnxfix.verify.roles import KnownPort, known_inputs
 
 if TYPE_CHECKING:

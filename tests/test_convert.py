@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import onnxfix
+from onnxfix.convention.plan import Edits
 from onnxfix.errors import DetectError, PlanError, UsageError, VerifyError
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
@@ -173,3 +174,9 @@ def test_the_functions_are_not_shadowed_by_modules_of_their_name() -> None:
 
     assert callable(onnxfix.convert)
     assert callable(onnxfix.verify)
+
+
+def test_a_cast_that_does_not_keep_every_value_is_reported(tmp_path: Path) -> None:
+    edits = Edits(cast={"offset": "int32"})
+    report = onnxfix.convert(PACKED, tmp_path / "new.onnx", edits=edits, simplify=False, verify=False)
+    assert "`offset` becomes int32, which does not hold every int64" in report.notes

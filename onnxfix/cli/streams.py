@@ -74,7 +74,7 @@ def guarded_streams() -> Iterator[None]:
     known = sys.stdout, sys.stderr
     guarded = [Stream(io.StringIO() if stream is None else stream) for stream in known]
     for stream in known:
-        with contextlib.suppress(AttributeError):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.stdout, sys.stderr = (cast("TextIO", stream) for stream in guarded)
     try:

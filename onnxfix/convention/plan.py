@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from onnxfix.convention.binding import Binding, bind, is_described
 from onnxfix.convention.boundary import Moved, new_ports, port_renames, rename_symbols, symbol_renames
 from onnxfix.convention.convention import Convention
+from onnxfix.convention.edits import cast_notes, edited_ports, rename_option, require_names, require_ports
 from onnxfix.convention.layout import show_dims
 from onnxfix.convention.matching import Match, match_caches
 from onnxfix.convention.route import Route
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[+-]?(0[xob]\w*|[\d_]+\.?[\d_]*(e[+-]?\d*)?|\.\d+(e[+-]?\d*)?)", re.IGNORECASE)
 """What somebody meant as a number. Dims of real models are called `T`, `past_sequence_length + 1` or `2*s0`."""
-CASTS = ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Plan:
         casts: Ports that get another element type: new name to numpy's name of the type.
         metadata: Entries of `metadata_props` to set.
         notes: What the user should know.
+        chosen: New names that the user chose, by the name that a port would have without.
     """
 
     binding: Binding
@@ -109,6 +110,7 @@ class Plan:
     casts: Mapping[str, str]
     metadata: Mapping[str, str]
     notes: tuple[str, ...]
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_identity(self) -> bool:
@@ -132,6 +134,10 @@ class Plan:
                 present = {block.labels: block.name for block in cache.present.target}
                 pairs.update({block.name: present[block.labels] for block in cache.past.target})
         return pairs
+
+    def rename_option(self, name: str) -> str:
+        """Returns what a user types to call a port of the result otherwise."""
+        return rename_option(next((key for key, new in self.chosen.items() if new == name), name))
 
     def run_past(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the result's past caches for the source's, by input name."""
@@ -301,37 +307,26 @@ def _notes(
 
 def _edited(plan: Plan, edits: Edits) -> Plan:
     """Applies the user's renames and casts to the ports that the conversion would leave."""
-    names = [port.name for port in (*plan.inputs, *plan.outputs)]
+    ports = (*plan.inputs, *plan.outputs)
     moved = {block.name for cache in plan.caches for route in cache.routes for block in route.target}
-    for option, keys in (("--rename", edits.rename), ("--cast", edits.cast)):
-        for key, value in keys.items():
-            if key not in names:
-                message, hint = f"no port is called `{key}`", f"the ports are {', '.join(names)}"
-                raise PlanError(message, where=f"{option} {key}={value}", hint=hint)
-    for name, dtype in edits.cast.items():
-        where = f"--cast {name}={dtype}"
-        if dtype not in CASTS:
-            raise PlanError("this element type is not known", where=where, hint=f"known are {', '.join(CASTS)}")
-        if name in moved:
-            raise PlanError("this port is a cache", where=where, hint="only ports that are no cache can be cast")
-        old = next(port.dtype for port in (*plan.inputs, *plan.outputs) if port.name == name)
-        if old not in CASTS:
-            raise PlanError(f"this port holds {old}, which cannot be cast", where=where)
+    require_ports(edits, ports, moved)
     new = edits.rename
     origin = {value: key for key, value in plan.renames.items()}
     renames = {**plan.renames, **{origin.get(key, key): value for key, value in new.items() if key not in moved}}
     casts = {
         new.get(port.name, port.name): edits.cast[port.name]
-        for port in (*plan.inputs, *plan.outputs)
+        for port in ports
         if edits.cast.get(port.name, port.dtype) != port.dtype
     }
     return replace(
         plan,
         caches=tuple(_renamed(cache, new) for cache in plan.caches),
-        inputs=_edited_ports(plan.inputs, edits),
-        outputs=_edited_ports(plan.outputs, edits),
+        inputs=edited_ports(plan.inputs, edits),
+        outputs=edited_ports(plan.outputs, edits),
         renames={key: value for key, value in renames.items() if key != value},
         casts=casts,
+        notes=(*plan.notes, *cast_notes(edits, ports)),
+        chosen=new,
     )
 
 
@@ -343,23 +338,9 @@ def _renamed(cache: CachePlan, new: Mapping[str, str]) -> CachePlan:
     return replace(cache, past=past, present=present[0] if present else None)
 
 
-def _edited_ports(ports: tuple[Port, ...], edits: Edits) -> tuple[Port, ...]:
-    return tuple(
-        replace(port, name=edits.rename.get(port.name, port.name), dtype=edits.cast.get(port.name, port.dtype))
-        for port in ports
-    )
-
-
 def _check_names(plan: Plan) -> None:
     """Checks that every port has a name of its own; an input that already is an output may stay one."""
-    inputs, outputs = [port.name for port in plan.inputs], [port.name for port in plan.outputs]
     signature = plan.binding.signature
     both = {port.name for port in signature.inputs} & {port.name for port in signature.outputs}
-    seen: set[str] = set()
-    for name in (*inputs, *(name for name in outputs if name not in both)):
-        if not name:
-            raise PlanError("a port needs a name", where="--rename")
-        if name in seen:
-            hint = f"give the port another name: --rename {name}=NAME, or another name in the target's sentence"
-            raise PlanError(f"two ports would be called `{name}`", hint=hint)
-        seen.add(name)
+    inputs, outputs = [port.name for port in plan.inputs], [port.name for port in plan.outputs]
+    require_names(inputs, outputs, both, plan.chosen)

@@ -102,7 +102,7 @@ class _Surgery:
         """A new port must not bear the name of something that stays: the graph would change its meaning."""
         for name in sorted(names - gone):
             if self.graph.has_value(name):
-                hint = f"give the port another name: --rename {name}=NAME"
+                hint = f"give the port another name: {self.plan.rename_option(name)}"
                 raise RewriteError(
                     "the new port would take the name of a value inside the graph", where=name, hint=hint
                 )

@@ -58,6 +58,16 @@ def two_layers(*, uses_cache: bool = True) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
+def with_open_dims(*dims: str) -> onnx.ModelProto:
+    """Returns the network with other dims of its cache: `L`, `B` and `D` are sizes that the file does not tell."""
+    proto = two_layers()
+    for value, time in ((proto.graph.input[1], "T"), (proto.graph.output[1], "T + 2")):
+        for dim, name in zip(value.type.tensor_type.shape.dim, ("L", "B", time, "D"), strict=True):
+            if name in dims:
+                dim.dim_param = name
+    return proto
+
+
 def with_data_file(location: str) -> onnx.ModelProto:
     """Returns the network with one weight in a data file of 12 bytes."""
     proto = two_layers()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from speaking import SIZES, anonymous, convention, dims, names, plan, signature_of
 
 from onnxfix.convention.binding import bind
+from onnxfix.convention.edits import CASTS, cast_notes
 from onnxfix.convention.load import library
 from onnxfix.convention.plan import Edits, make_plan
 from onnxfix.convention.signature import Port, Signature
@@ -59,10 +61,31 @@ def test_ports_are_cast() -> None:
     assert both.casts == {"x": "float16"} and both.inputs[0].name == "x"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "loses"),
+    [("float32", False), ("float64", False), ("float16", True), ("bfloat16", True), ("int64", True), ("bool", True)],
+)
+def test_a_cast_that_does_not_keep_every_value_is_noted(dtype: str, loses: bool) -> None:
+    done = plan("wenet-gpu", "wenet-packed", edits=Edits(cast={"chunk": dtype}))
+    note = f"`chunk` becomes {dtype}, which does not hold every float32"
+    assert (note in done.notes) == (f"note: {note}" in done.explain()) == loses
+
+
+@pytest.mark.parametrize("old", CASTS)
+def test_the_types_that_hold_all_values_are_those_that_numpy_knows(old: str) -> None:
+    # numpy has no bfloat16, and takes every int64 for a float64.
+    for new in [new for new in CASTS if "bfloat16" not in (old, new) and (old, new) != ("int64", "float64")]:
+        edits = Edits(cast={"x": new})
+        assert bool(cast_notes(edits, [Port("x", old, ())])) != np.can_cast(old, new, "safe"), new
+
+
 WRONG = [
     (Edits(rename={"nothing": "x"}), "--rename nothing=x: no port is called `nothing`\n  the ports are chunk, offset,"),
     (Edits(rename={"att_cache": "x"}), "--rename att_cache=x: no port is called `att_cache`\n  the ports are chunk,"),
-    (Edits(rename={"chunk": "offset"}), "two ports would be called `offset`\n  give the port another name: --rename"),
+    (
+        Edits(rename={"chunk": "offset"}),
+        "two ports would be called `offset`\n  choose another name for it: --rename chunk=NAME",
+    ),
     (Edits(rename={"chunk": "output"}), "two ports would be called `output`"),
     (Edits(rename={"chunk": ""}), "--rename: a port needs a name"),
     (Edits(cast={"nothing": "int32"}), "--cast nothing=int32: no port is called `nothing`"),

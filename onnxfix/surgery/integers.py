@@ -69,7 +69,8 @@ class Integers:
     def _evaluate(self, name: str, depth: int) -> Found:
         value = self.graph.constant(name)
         if value is not None:
-            if value.ndim > 1 or value.dtype.kind not in "iu":
+            # Arithmetic on narrower types wraps around.
+            if value.ndim > 1 or value.dtype.name not in ("int32", "int64"):
                 return None
             return Numbers(tuple(int(number) for number in value.reshape(-1)), value.ndim == 0)
         node = self.graph.producer(name)
@@ -128,7 +129,8 @@ def _squeeze(node: Node, inputs: list[Numbers]) -> Found:
 
 
 def _unsqueeze(node: Node, inputs: list[Numbers]) -> Found:
-    return Numbers(inputs[0].entries) if inputs[0].is_scalar else None
+    axes = inputs[1].entries if len(inputs) > 1 else node.integers("axes") or ()
+    return Numbers(inputs[0].entries) if inputs[0].is_scalar and len(axes) == 1 else None
 
 
 def _reshape(node: Node, inputs: list[Numbers]) -> Found:

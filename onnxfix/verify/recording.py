@@ -24,6 +24,8 @@ from onnxfix.verify.trace import Trace, TraceWriter, place
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
 
+_LEAST = 2
+"""Ticks of a stream that may end early."""
 REAL_INPUT = "feed it what it was made for: --inputs FILE.npz, or --feed PORT=KIND"
 
 
@@ -101,7 +103,7 @@ def record(
     steps.expect(found.ticks * len(runs) * steps.passes + parts)
     first = found.drives[0]
     with TraceWriter(path) as writer:
-        tape = _Tape(writer, plan.binding.signature, steps)
+        tape = _Tape(writer, plan.binding.signature, steps, may_end=options.ticks is None)
         streams = [Stream(session, *drive) for drive in zip(found.drives, states, strict=True)]
         witness = Witness(session, first, streams[0], [], [])
         watched: list[Callable[[], Tick]] = [lambda: _seen(witness), *(stream.step for stream in streams[1:])]
@@ -132,12 +134,21 @@ def require_comparable(plan: Plan) -> None:
 
 @dataclass
 class _Tape:
-    """Writes runs, and looks whether the model's shapes are what it declares."""
+    """Writes runs, and looks whether the model's shapes are what it declares.
+
+    Attributes:
+        writer, signature, steps: Where to write, what is declared, and who counts.
+        may_end: Whether a model may end a stream: nobody asked for more ticks than its positions last.
+        loose: What is declared and wrong.
+        ends: Why streams ended early.
+    """
 
     writer: TraceWriter
     signature: Signature
     steps: Steps
+    may_end: bool
     loose: dict[str, Contradiction] = field(default_factory=dict)
+    ends: list[str] = field(default_factory=list)
 
     def take(
         self, runs: Sequence[RecordedRun], run: RecordedRun, state: Mapping[str, Array], step: Callable[[], Tick]
@@ -146,13 +157,21 @@ class _Tape:
         prefix = place(runs, run)
         self.writer.start(prefix, state)
         put_out = []
-        for _ in range(run.ticks):
-            tick = step()
+        for number in range(run.ticks):
+            try:
+                tick = step()
+            except DriveError as error:
+                if not self.may_end or number < _LEAST:
+                    raise
+                self.ends.append(f"from {run.start} caches the model takes {number} ticks: {error.message}")
+                for _ in range((run.ticks - number) * self.steps.passes):
+                    self.steps.done()
+                break
             put_out.append(tick.put_out)
             self._look(tick)
             self.writer.tick(prefix, tick)
             self.steps.done()
-        return replace(run, put_out=tuple(put_out))
+        return replace(run, ticks=len(put_out), put_out=tuple(put_out))
 
     def _look(self, tick: Tick) -> None:
         """Notes what is wrong with the declared dims, so that the same is not held against the result."""
@@ -182,7 +201,7 @@ def _seen(witness: Witness) -> Tick:
 
 
 def _remarks(drive: Drive, tape: _Tape) -> list[str]:
-    remarks = []
+    remarks = [*tape.ends]
     if drive.guesses:
         sizes = ", ".join(f"{name} = {size}" for name, size in sorted(drive.guesses.items()))
         remarks.append(f"sizes that nobody told: {sizes}")

@@ -9,6 +9,7 @@ import pytest
 from onnxfix.convention.detect import detect
 from onnxfix.convention.load import load_convention
 from onnxfix.convention.plan import Plan, make_plan
+from onnxfix.errors import DriveError
 from onnxfix.model.model import Model
 from onnxfix.verify.lockstep import verify
 from onnxfix.verify.report import EMPTY, FULL, VerifyOptions, VerifyReport
@@ -50,6 +51,20 @@ def test_a_decoder_passes_a_prompt_and_then_64_single_tokens():
     assert report.is_exact
     logits = [next(port for port in run.ports if port.name == "logits") for run in report.runs]
     assert [[tick.shape[1] for tick in port.ticks] for port in logits] == [[13] + [1] * 64, [11] + [1] * 64]
+
+
+def test_a_stream_is_no_longer_than_the_model_s_positions_unless_more_was_asked_for():
+    sizes = {"past_sequence_length": 80}  # then a prompt of 11 tokens; there are 96 positions
+    told: list[tuple[int, int]] = []
+
+    options = VerifyOptions(sizes=sizes, progress=lambda *one: told.append(one))
+    report = held("gpt2_kv", "gpt2_stacked", "gpt2-stacked", options)
+
+    assert [(run.start, run.ticks) for run in report.runs] == [("full", 6), ("empty", 6)]
+    assert [note for note in report.notes if "the model takes 6 ticks" in note]
+    assert told[-1][0] == told[-1][1]
+    with pytest.raises(DriveError, match="out of data bounds"):
+        held("gpt2_kv", "gpt2_stacked", "gpt2-stacked", VerifyOptions(sizes=sizes, ticks=8))
 
 
 @pytest.mark.parametrize(("source", "result", "target"), TWINS[:3])

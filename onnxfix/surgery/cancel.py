@@ -16,15 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnxfix.convention.signature import Dim
 from onnxfix.errors import RewriteError
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.emit import Counter as NodeCounter
 from onnxfix.surgery.emit import Emitter
 from onnxfix.surgery.extents import is_question, reroot
-from onnxfix.surgery.movement import is_movement, outputs_of
-from onnxfix.surgery.pattern import Size
-from onnxfix.surgery.routes import leaf
+from onnxfix.surgery.frontier import Frontier
+from onnxfix.surgery.movement import is_movement
 from onnxfix.surgery.view import Join, Leaf, View
 
 if TYPE_CHECKING:
@@ -47,14 +45,13 @@ class Canceller:
         self.fired: Counter[str] = Counter()
         self.refused: list[str] = []
         self.split: list[tuple[str, ...]] = []
-        self._known: dict[str, View] = {}
-        self._absorbed: dict[Node, None] = {}
+        self.frontier = Frontier(graph, views, emitter.made)
         self._renamed: list[str] = []
 
     @property
     def absorbed(self) -> list[str]:
         """The outputs of nodes that were taken into views, and of re-rooted Shapes: dead unless something reads on."""
-        return [name for node in self._absorbed for name in node.outputs if name]
+        return [name for node in self.frontier.absorbed for name in node.outputs if name]
 
     # The way in
 
@@ -68,7 +65,7 @@ class Canceller:
             shown: The names that users know them by.
             together: Old inputs that shall come from one Split, where they can.
         """
-        known, absorbed, found = self._explore(caches)
+        known, absorbed, found = self.frontier.explore(caches)
         splits = [*together, *found]
         for parts in splits:
             self.emitter.prefer_split(parts)
@@ -80,52 +77,13 @@ class Canceller:
         self.split += [
             leaves for leaves, parts in zip(names, found, strict=True) if absorbed and len(leaves) == len(parts)
         ]
-        self._known.update(known)
-        self._absorbed.update(absorbed)
+        self.frontier.known.update(known)
+        self.frontier.absorbed.update(absorbed)
         self.fired.update(node.op_type for node in absorbed)
         for name in known:
             self._serve(name, shown)
         for name in [*known, *self._renamed]:
             self._serve_shapes(name, shown)
-
-    def _explore(self, caches: Mapping[str, View]) -> tuple[dict[str, View], dict[Node, None], list[list[View]]]:
-        """Returns the tensors that are movement of the caches, the nodes that move them, and what Splits yield."""
-        known = dict(caches)
-        absorbed: dict[Node, None] = {}
-        splits: list[list[View]] = []
-        queue = list(caches)
-        while queue:
-            for node in self.graph.consumers(queue.pop(0)):
-                found = None if node in absorbed else self._moved(node, known)
-                if found is None:
-                    continue
-                absorbed[node] = None
-                if node.op_type == "Split":
-                    splits.append(found)
-                fresh = {name: view for name, view in zip(node.outputs, found, strict=True) if name}
-                known.update(fresh)
-                queue += fresh
-        return known, absorbed, splits
-
-    def _moved(self, node: Node, known: Mapping[str, View]) -> list[View] | None:
-        """Returns the views of a movement node's outputs; None for other nodes, and where an input is not known."""
-        if not is_movement(node):
-            return None
-        whole = node.op_type == "Concat"
-        inputs = [known.get(name) if whole or index == 0 else None for index, name in enumerate(node.inputs)]
-        if inputs[0] is None or (whole and None in inputs):
-            return None
-        if not whole and any(name in known for name in node.inputs[1:]):
-            return None
-        return self._read(node, inputs, known)
-
-    def _read(self, node: Node, inputs: Sequence[View | None], known: Mapping[str, View]) -> list[View] | None:
-        return outputs_of(node, inputs, self.graph, self.views, lambda name: self._sizes(name, known))
-
-    def _sizes(self, name: str, known: Mapping[str, View]) -> Sequence[Size] | None:
-        """Returns the sizes of a tensor, as tokens where they are known at run time only."""
-        view = known.get(name) or self._seen(name, known)
-        return None if view is None else view.dims
 
     def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int | None:
         """Returns how many nodes it takes to make tensors of these views; None where the opset cannot say it."""
@@ -147,12 +105,12 @@ class Canceller:
 
     def _serve(self, name: str, shown: Mapping[str, str]) -> None:
         """Gives the readers of a known tensor that are no movement a tensor of the same content."""
-        view = self._known[name]
-        readers = [node for node in self._readers(name, self._absorbed) if name in node.inputs]
+        view = self.frontier.known[name]
+        readers = [node for node in self._readers(name, self.frontier.absorbed) if name in node.inputs]
         captured = self.graph.capturers(name)
         if self.graph.is_output(name):
             self.graph.rename({name: (inner := self.graph.fresh_name(f"{name}_inner"))})
-            self._known[inner] = view
+            self.frontier.known[inner] = view
             self.emitter.tensor(view, name)
             self._renamed.append(inner)
             name = inner
@@ -173,12 +131,12 @@ class Canceller:
     # Sizes
 
     def _serve_shapes(self, name: str, shown: Mapping[str, str]) -> None:
-        view = self._known[name]
+        view = self.frontier.known[name]
         for node in self.graph.consumers(name):
-            if not is_question(node) or node in self._absorbed or self._serves_absorbed(node):
+            if not is_question(node) or node in self.frontier.absorbed or self._serves_absorbed(node):
                 continue
             if reroot(self.graph, node, view, self.emitter.existing(view)):
-                self._absorbed[node] = None
+                self.frontier.absorbed[node] = None
                 self.fired[node.op_type] += 1
             else:
                 self.refused.append(f"the whole shape of {shown.get(name, name)} is needed")
@@ -189,7 +147,7 @@ class Canceller:
         if any(self.graph.is_output(name) or self.graph.capturers(name) for name in node.outputs):
             return False
         readers = [one for name in node.outputs for one in self.graph.consumers(name)]
-        return bool(readers) and all(one in self._absorbed or self._serves_absorbed(one) for one in readers)
+        return bool(readers) and all(one in self.frontier.absorbed or self._serves_absorbed(one) for one in readers)
 
     # The way out
 
@@ -202,100 +160,21 @@ class Canceller:
             outputs: The old outputs of one cache as leaves, by the name that they have in the graph now.
             plan: Makes the new outputs of the old ones.
         """
-        dying = self._dying(outputs)
+        dying = self.frontier.dying(outputs)
         gone = sum(map(is_movement, dying))
         best, fired = plan(outputs), []
         least = self._cost(best.values()) or 0
         # What others read, too, can be looked through as well, but it stays and may be the better source.
-        for nodes, slack in ((dying, 0), (self._above(outputs), -1)):
-            found, seen = self._look(nodes)
-            through = plan({name: self._known.get(name) or found.get(name) or view for name, view in outputs.items()})
+        for nodes, slack in ((dying, 0), (self.frontier.above(outputs), -1)):
+            found, seen = self.frontier.look(nodes)
+            through = plan(
+                {name: self.frontier.known.get(name) or found.get(name) or view for name, view in outputs.items()}
+            )
             cost = self._cost(through.values())
             if cost is not None and cost - gone <= least + slack:
                 best, fired, least = through, seen, cost - gone
         self.fired.update(node.op_type for node in fired if node in dying and node.outputs[0] not in self.emitter.made)
         return best
-
-    def _look(self, nodes: Sequence[Node]) -> tuple[dict[str, View], list[Node]]:
-        """Returns the views of what movement nodes yield, producers first, and the nodes that could be read so."""
-        found: dict[str, View] = {}
-        seen = []
-        for node in nodes:
-            whole = node.op_type == "Concat"
-            inputs = [self._seen(name, found) if whole or not index else None for index, name in enumerate(node.inputs)]
-            made = None if inputs[0] is None else self._read(node, inputs, found)
-            if made is not None:
-                seen.append(node)
-                found.update(zip(node.outputs, made, strict=True))
-        return found, seen
-
-    def _above(self, outputs: Iterable[str]) -> list[Node]:
-        """Returns the movement that the old outputs come from, producers first, whoever else reads it."""
-        order: dict[Node, None] = {}
-        stack = [node for name in outputs if (node := self.graph.producer(name)) is not None]
-        while stack:
-            node = stack[-1]
-            wanted = [] if node in order or not is_movement(node) else [
-                one for name in node.inputs if (one := self.graph.producer(name)) is not None and one not in order
-                and is_movement(one)
-            ]  # fmt: skip
-            if wanted:
-                stack += wanted
-                continue
-            stack.pop()
-            if is_movement(node):
-                order[node] = None
-        return list(order)
-
-    def _seen(self, name: str, found: Mapping[str, View]) -> View | None:
-        for known in (self._known, self.emitter.made, found):
-            if name in known:
-                return known[name]
-        dims = self._dims(name)
-        return None if dims is None else leaf(name, dims, self.views)
-
-    def _dims(self, name: str) -> tuple[Dim, ...] | None:
-        """Returns the dims of a tensor; of a concatenation also from its parts, since inference gives up too early."""
-        dims = self.graph.dims_of(name)
-        node = self.graph.producer(name)
-        if node is None or node.op_type != "Concat":
-            return dims
-        rows = [row for row in (dims, *map(self._declared, node.inputs)) if row is not None]
-        if not rows:
-            return None
-        axis = node.integer("axis", 0) % len(rows[0])
-        merged = [
-            next((row[place] for row in rows if isinstance(row[place], int)), None) for place in range(len(rows[0]))
-        ]
-        merged[axis] = None if dims is None else dims[axis]
-        return tuple(merged)
-
-    def _declared(self, name: str) -> tuple[Dim, ...] | None:
-        """Returns the dims of a tensor that was emitted, or as the graph has them."""
-        made = self.emitter.made.get(name)
-        return self.graph.dims_of(name) if made is None else made.dims
-
-    def _dying(self, outputs: Mapping[str, View]) -> list[Node]:
-        """Returns the nodes that serve nothing but the old outputs, producers first: movement, and Shapes for it."""
-        dying: dict[Node, None] = {}
-        queue = [node for name in outputs if (node := self.graph.producer(name)) is not None]
-        while queue:
-            node = queue.pop(0)
-            if node in dying or node in self._absorbed or not self._serves_only(node, outputs, dying):
-                continue
-            dying[node] = None
-            queue += [one for name in node.inputs if (one := self.graph.producer(name)) is not None]
-        return list(reversed(dying))
-
-    def _serves_only(self, node: Node, outputs: Mapping[str, View], dying: Mapping[Node, None]) -> bool:
-        if not is_movement(node) and node.op_type != "Shape":
-            return False
-        for name in node.outputs:
-            if self.graph.is_output(name) and name not in outputs:
-                return False
-            if self.graph.capturers(name) or any(reader not in dying for reader in self.graph.consumers(name)):
-                return False
-        return True
 
 
 def _has_join(view: View) -> bool:

@@ -58,7 +58,7 @@ def convert(
         sizes: Sizes that neither dims nor metadata tell, by axis (`head`), cache and axis (`attention.head`) or
             symbolic dim.
         edits: Ports to rename or cast, and dims to set, besides.
-        simplify: Whether to simplify the graph first; without it fewer adapters cancel.
+        simplify: Whether to simplify the graph first.
         cancel: Whether to cancel the adapters against the graph.
         verify: Whether, or how, source and result are driven side by side before the result is shown.
         stamp: Whether to write entries `onnxfix.*` into `metadata_props`.
@@ -87,7 +87,7 @@ def convert(
     model = original if isinstance(source, str | Path) else _duplicate(original)
     nodes = len(model.proto.graph.node)
     with clock.stage("simplify"):
-        notes = _simplify(model) if simplify else ("not simplified, as asked: fewer adapters cancel",)
+        notes = _simplify(model) if simplify else ("not simplified, as asked",)
     with clock.stage("rewrite"):
         surgery = rewrite(model, plan, cancel=cancel, splits=original.metadata.get(SPLITS, "").split())
     with clock.stage("check"):
@@ -100,6 +100,7 @@ def convert(
         report,
         outcome=Outcome.CONVERTED,
         nodes=NodeCounts(nodes, surgery.nodes_before, surgery.nodes_adapters, surgery.nodes_after),
+        copies=surgery.copies,
         fired=surgery.fired,
         refused=surgery.refused,
         proof=proof,

@@ -12,6 +12,7 @@ from onnxfix.convention.signature import Port
 if TYPE_CHECKING:
     from onnxfix.convention.plan import CachePlan, Plan
     from onnxfix.model.model import Model
+    from onnxfix.surgery.copies import Copies
     from onnxfix.verify.report import Json as Json
     from onnxfix.verify.report import VerifyReport
 
@@ -100,6 +101,7 @@ class ConversionReport:
         caches: The ports of each cache, before and after.
         plan: What was to be done, in words.
         nodes: The size of the graph on its way; None where nothing was changed.
+        copies: How many bytes of the caches are copied in each step; None where nothing was changed.
         fired: How often something was cancelled, by operator.
         refused: Why adapters stayed in the graph.
         proof: What the verification found; None where nothing was verified.
@@ -118,6 +120,7 @@ class ConversionReport:
     caches: tuple[CacheChange, ...]
     plan: tuple[str, ...]
     nodes: NodeCounts | None = None
+    copies: Copies | None = None
     fired: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     proof: VerifyReport | None = None
@@ -138,6 +141,7 @@ class ConversionReport:
             "caches": [cache.to_json() for cache in self.caches],
             "plan": list(self.plan),
             "nodes": None if self.nodes is None else self.nodes.to_json(),
+            "copied_per_step": None if self.copies is None else _copies_to_json(self.copies),
             "cancelled": dict(self.fired),
             "refused": list(self.refused),
             "proof": None if self.proof is None else self.proof.to_json(),
@@ -184,6 +188,14 @@ def _change(cache: CachePlan) -> CacheChange:
 def port_to_json(port: Port) -> dict[str, Json]:
     """Returns name, dtype and dims of a port: sizes, names or null; null as a whole without a rank."""
     return {"name": port.name, "dtype": port.dtype, "dims": None if port.dims is None else list(port.dims)}
+
+
+def _copies_to_json(copies: Copies) -> Json:
+    """Returns, station by station, the terms whose sum it is: bytes, and the axes that they are multiplied with."""
+    stations = {"source": copies.before, "with_adapters": copies.adapters, "after_cancelling": copies.after}
+    return {
+        name: [{"bytes": count, "times": [*axes]} for axes, count in terms.items()] for name, terms in stations.items()
+    }
 
 
 def _ports_to_json(ports: Iterable[Port]) -> list[Json]:

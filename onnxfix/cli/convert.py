@@ -41,7 +41,7 @@ change; 2 usage; 3 not converted; 4 not verified; 70 a bug in onnxfix;
 @click.option("--set-dim", "dims", multiple=True, metavar="DIM=N|NAME", help="Freeze or rename a symbolic dim.")
 @click.option("--rename", multiple=True, metavar="OLD=NEW", help="Rename a port of the result.")
 @click.option("--cast", multiple=True, metavar="PORT=DTYPE", help="Give a port of the result another element type.")
-@click.option("--no-simplify", is_flag=True, help="Leave the graph as it is; fewer adapters cancel then.")
+@click.option("--no-simplify", is_flag=True, help="Leave the graph as it is, but for the cache's boundary.")
 @click.option("--no-cancel", is_flag=True, help="Leave the adapters at the boundary.")
 @click.option("--no-stamp", is_flag=True, help="Write no onnxfix.* metadata.")
 @click.option("--no-verify", is_flag=True, help="Do not drive source and result side by side: nothing is proven.")

@@ -14,6 +14,7 @@ from onnxfix.cli.console import bytes_text, count_text, print_table
 from onnxfix.report import ConversionReport, Outcome
 
 if TYPE_CHECKING:
+    from onnxfix.surgery.copies import Bytes, Copies
     from onnxfix.verify.report import VerifyReport
 
 _FEW = 3
@@ -32,6 +33,8 @@ def show_report(console: Console, report: ConversionReport) -> None:
         rows.add_row(kind, before)
         rows.add_row("", Text("-> ", _QUIET) + after)
     rows.add_row("nodes", _nodes(report))
+    if report.copies is not None:
+        rows.add_row("copies", _copies(report.copies))
     rows.add_row("proof", _proof(report.proof))
     if report.refused:
         rows.add_row("kept", Text(f"adapters, since {_few(report.refused)}"))
@@ -124,6 +127,20 @@ def _nodes(report: ConversionReport) -> Text:
         text.append(" -> ", _QUIET)
         text.append(str(count)).append(f" {word}", _QUIET)
     return text
+
+
+def _copies(copies: Copies) -> Text:
+    """Returns the bytes of cache that are copied per step."""
+    text = Text(_bytes(copies.before))
+    for count, word in ((copies.adapters, "with adapters"), (copies.after, "after cancelling, per step")):
+        text.append(" -> ", _QUIET)
+        text.append(_bytes(count)).append(f" {word}", _QUIET)
+    return text
+
+
+def _bytes(terms: Bytes) -> str:
+    """Returns a sum of products, each of a number of bytes and axes whose sizes only run time knows."""
+    return " + ".join(" x ".join((bytes_text(count), *axes)) for axes, count in terms.items()) or "none"
 
 
 def _proof(proof: VerifyReport | None) -> Text:

@@ -61,6 +61,12 @@ def elem_type_of(dtype: str) -> int:
     return int(names[dtype])
 
 
+@functools.cache
+def item_size(dtype: str) -> int:
+    """Returns the bytes that one element takes in memory."""
+    return int(onnx.helper.tensor_dtype_to_np_dtype(elem_type_of(dtype)).itemsize)
+
+
 def describe(value: onnx.ValueInfoProto, port: Port) -> None:
     """Writes a port into the file's description of it; what stays the same keeps what else the file says of it.
 

@@ -23,7 +23,7 @@ from onnxfix.surgery.emit import Emitter
 from onnxfix.surgery.extents import is_question, reroot
 from onnxfix.surgery.frontier import Frontier
 from onnxfix.surgery.movement import is_movement
-from onnxfix.surgery.view import Join, Leaf, View
+from onnxfix.surgery.view import Join, View
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node
@@ -35,7 +35,6 @@ class Canceller:
     Attributes:
         fired: How many nodes of the graph were taken into views, by operator.
         refused: Why an adapter stays, one sentence each.
-        split: The ports that the graph took from one Split each, in its order.
     """
 
     def __init__(self, graph: GraphView, views: Views, emitter: Emitter) -> None:
@@ -44,7 +43,6 @@ class Canceller:
         self.emitter = emitter
         self.fired: Counter[str] = Counter()
         self.refused: list[str] = []
-        self.split: list[tuple[str, ...]] = []
         self.frontier = Frontier(graph, views, emitter.made)
         self._renamed: list[str] = []
 
@@ -73,10 +71,6 @@ class Canceller:
         cost = self._cost(needed, splits)
         if cost is None or cost - len(absorbed) > (self._cost(caches.values()) or 0):
             known, absorbed = dict(caches), {}
-        names = [tuple(part.name for part in parts if isinstance(part, Leaf)) for parts in found]
-        self.split += [
-            leaves for leaves, parts in zip(names, found, strict=True) if absorbed and len(leaves) == len(parts)
-        ]
         self.frontier.known.update(known)
         self.frontier.absorbed.update(absorbed)
         self.fired.update(node.op_type for node in absorbed)

@@ -119,14 +119,31 @@ class Emitter:
         return view.name if isinstance(view, Leaf) else self._done.get(id(view), "")
 
     def prefer_split(self, parts: Sequence[View]) -> None:
-        """Lets parts that make up a whole tensor come from one Split, as the graph had it, in place of Slices."""
+        """Lets parts that make up a whole tensor come from one Split, as the graph had it, in place of Slices.
+
+        Parts that are cut alike again count as what they are cut of: those of one layer, say, among keys.
+        """
         cuts = [part.of if isinstance(part, Move) else part for part in parts]
-        tiles = tuple(cut for cut in cuts if isinstance(cut, Slice) and cut.is_static and cut.step == 1)
-        if len(tiles) != len(parts) or len(tiles) < 2 or len({(id(part.of), part.axis) for part in tiles}) > 1:
-            return
-        whole = self.views.join(tiles, tiles[0].axis)
-        if whole is tiles[0].of and all(part.of is whole and part.axis == tiles[0].axis for part in tiles):
-            self._tiles.update(dict.fromkeys(map(id, tiles), tiles))
+        while tiles := [cut for cut in cuts if isinstance(cut, Slice) and cut.is_static and cut.step == 1]:
+            if len(tiles) < max(2, len(cuts)):
+                return
+            if self._are_whole(tiles):
+                self._tiles.update(dict.fromkeys(map(id, tiles), tuple(tiles)))
+                return
+            if len({(tile.axis, tile.start, tile.stop) for tile in tiles}) > 1:
+                return
+            cuts = [tile.of for tile in tiles]
+
+    def _are_whole(self, tiles: Sequence[Slice]) -> bool:
+        """Whether slices of one tensor make up that tensor, in order."""
+        first = tiles[0]
+        if any((tile.of, tile.axis) != (first.of, first.axis) for tile in tiles):
+            return False
+        return self.views.join(tiles, first.axis) is first.of
+
+    def is_from_split(self, cut: Slice) -> bool:
+        """Whether a slice and its neighbours come from one Split."""
+        return id(cut) in self._tiles
 
     # Single nodes
 

@@ -6,7 +6,7 @@ back, as long as nobody else reads what is moved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from onnxfix.convention.signature import Dim
@@ -89,7 +89,7 @@ class Frontier:
 
     # The way out
 
-    def dying(self, outputs: Mapping[str, View]) -> list[Node]:
+    def dying(self, outputs: Collection[str]) -> list[Node]:
         """Returns the nodes that serve nothing but some outputs, producers first: movement, and Shapes for it."""
         dying: dict[Node, None] = {}
         queue = [node for name in outputs if (node := self.graph.producer(name)) is not None]
@@ -101,7 +101,7 @@ class Frontier:
             queue += [one for name in node.inputs if (one := self.graph.producer(name)) is not None]
         return list(reversed(dying))
 
-    def _serves_only(self, node: Node, outputs: Mapping[str, View], dying: Mapping[Node, None]) -> bool:
+    def _serves_only(self, node: Node, outputs: Collection[str], dying: Mapping[Node, None]) -> bool:
         if not is_movement(node) and node.op_type != "Shape":
             return False
         for name in node.outputs:

@@ -29,7 +29,7 @@ def emit_move(emitter: Emitter, view: Move, name: str) -> str:
     """
     gone = [axis for axis, sizes in enumerate(view.atoms) if not sizes]
     for axis in gone:
-        if (index := _picked(view.of, axis)) is not None:
+        if (index := _picked(emitter, view.of, axis)) is not None:
             return _pick(emitter, view, axis, index, name)
     order = [atom for group in view.groups for atom in group]
     is_whole = all(len(sizes) < 2 for sizes in view.atoms) and all(len(group) < 2 for group in view.groups)
@@ -45,9 +45,9 @@ def _without(items: Sequence[T], index: int) -> tuple[T, ...]:
     return (*items[:index], *items[index + 1 :])
 
 
-def _picked(view: View, axis: int) -> int | None:
+def _picked(emitter: Emitter, view: View, axis: int) -> int | None:
     """Returns the index that a chain of slices takes of an axis, where it takes one and knows which."""
-    while isinstance(view, Slice):
+    while isinstance(view, Slice) and not emitter.is_from_split(view):
         if view.axis == axis:
             return view.start if view.is_static and view.dims[axis] == 1 and isinstance(view.start, int) else None
         view = view.of

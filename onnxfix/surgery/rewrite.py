@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 
-from onnxfix.convention.plan import Plan
-from onnxfix.convention.route import Labels, Route
+from onnxfix.convention.plan import CachePlan, Plan
+from onnxfix.convention.route import Route
 from onnxfix.errors import RewriteError
 from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
 from onnxfix.model.ports import elem_type_of
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.cancel import Canceller
+from onnxfix.surgery.copies import Copies, copied_by_adapters, copied_by_graph, total
 from onnxfix.surgery.emit import Counter, Emitter
 from onnxfix.surgery.routes import leaf, leaves_of, route_views
+from onnxfix.surgery.splits import split_axes, together
 from onnxfix.surgery.view import Leaf, View
 
 
@@ -31,6 +34,7 @@ class SurgeryReport:
         refused: Why an adapter stays, one sentence each.
         splits: The axes that the graph had taken apart by Split rather than by Slices: what remembers this can have
             them so again on the way back.
+        copies: How much of the caches is copied in each step.
     """
 
     nodes_before: int
@@ -39,6 +43,7 @@ class SurgeryReport:
     fired: Mapping[str, int]
     refused: tuple[str, ...]
     splits: tuple[str, ...]
+    copies: Copies
 
 
 def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[str] = ()) -> SurgeryReport:
@@ -48,8 +53,7 @@ def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[s
         model: The model; its proto is changed in place.
         plan: What to change. It was made for the ports that the model has.
         cancel: Whether to cancel adapters against the graph.
-        splits: Axes to take apart by Split rather than by Slices. Exporters write either: WeNet Split before its pull
-            request 2481, and Slices since.
+        splits: Axes to take apart by Split rather than by Slices.
 
     Raises:
         RewriteError: A new name is taken inside the graph, or an operator is missing in the model's opset. The model
@@ -75,6 +79,7 @@ class _Surgery:
         self.plan = plan
         self.views = Views()
         self.before = len(graph.nodes)
+        self.changed = [cache for cache in plan.caches if not all(route.is_rename for route in cache.routes)]
         self.past = [cache.past for cache in plan.caches if not cache.past.is_rename]
         self.present = [cache.present for cache in plan.caches if cache.present and not cache.present.is_rename]
         # Old port name -> the name that the value has inside the graph from now on.
@@ -113,6 +118,8 @@ class _Surgery:
         Raises:
             RewriteError: It cannot be done, or cancelling makes the graph longer. Nothing was committed.
         """
+        axes = {axis for route in self.past for axis in split_axes(self.graph, route)}
+        before = [self._copied(cache, after=False) for cache in self.changed]
         self.rename()
         types = {name: port.dtype for name in self.casts.values() if (port := self.graph.type_of(name)) is not None}
         self.graph.set_inputs(self.plan.inputs)
@@ -123,7 +130,8 @@ class _Surgery:
         for route in self.past:
             caches = self._past_views(route)
             if cancel:
-                canceller.follow(caches, shown, self._together(route, caches, splits))
+                old = {block.name: caches[self.inner[block.name]] for block in route.source}
+                canceller.follow(caches, shown, together(route, old, splits))
                 continue
             for name, view in caches.items():
                 self.graph.replace_uses(name, emitter.tensor(view))
@@ -138,6 +146,7 @@ class _Surgery:
         self.graph.remove_dead([*self.inner.values(), *canceller.absorbed])
         if cancel and len(self.graph.nodes) > adapters:
             raise RewriteError("cancelling the adapters would take more nodes than they do")
+        copies = self._copies(before)
         self.graph.commit()
         fired = dict(sorted(canceller.fired.items()))
         return SurgeryReport(
@@ -146,25 +155,29 @@ class _Surgery:
             len(self.graph.nodes),
             fired,
             tuple(canceller.refused),
-            self._split_axes(canceller.split),
+            tuple(sorted(axes)),
+            copies,
         )
 
-    def _together(self, route: Route, caches: Mapping[str, View], splits: Sequence[str]) -> list[list[View]]:
-        """Returns the old inputs that differ only in one of the axes that shall be split."""
-        groups: dict[tuple[str, Labels], list[View]] = {}
-        for axis in splits:
-            for block in sorted(route.source, key=lambda block: block.labels):
-                if axis in dict(block.labels):
-                    rest = tuple(entry for entry in block.labels if entry[0] != axis)
-                    groups.setdefault((axis, rest), []).append(caches[self.inner[block.name]])
-        return list(groups.values())
+    def _copied(self, cache: CachePlan, *, after: bool) -> Fraction:
+        """Returns how many times the graph copies a cache in each step."""
+        routes = [(cache.past, cache.present), (cache.past.inverse(), cache.present and cache.present.inverse())]
+        past, present = routes[after]
+        return copied_by_graph(self.graph, past.source, present.source if present else ())
 
-    def _split_axes(self, splits: Sequence[Sequence[str]]) -> tuple[str, ...]:
-        """Returns the axes in which ports differ that came from one Split."""
-        labels = {block.name: set(block.labels) for route in self.past for block in route.target}
-        held = [[labels[name] for name in names] for names in splits]
-        differ = [entry for row in held for one in row for entry in one if not all(entry in other for other in row)]
-        return tuple(sorted({axis for axis, _ in differ}))
+    def _copies(self, before: Sequence[Fraction]) -> Copies:
+        """Returns the bytes that are copied in each step, given how many times the graph copied each cache before."""
+        dtypes = {port.name: port.dtype for port in self.plan.inputs}
+        adapters = [
+            times + copied_by_adapters(cache.past.inverse()) + self._copied_behind(cache)
+            for times, cache in zip(before, self.changed, strict=True)
+        ]
+        after = [self._copied(cache, after=True) for cache in self.changed]
+        routes = [cache.past for cache in self.changed]
+        return Copies(*(total(zip(routes, times, strict=True), dtypes) for times in (before, adapters, after)))
+
+    def _copied_behind(self, cache: CachePlan) -> Fraction:
+        return Fraction() if cache.present is None else copied_by_adapters(cache.present, cache.past)
 
     def _past_views(self, route: Route) -> dict[str, View]:
         """Returns the old inputs of a cache as views of the new ones, by the inner names of the old."""

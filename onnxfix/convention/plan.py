@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from onnxfix.convention.binding import Binding, bind, is_described
 from onnxfix.convention.boundary import Moved, new_ports, port_renames, rename_symbols, symbol_renames
 from onnxfix.convention.convention import Convention
-from onnxfix.convention.edits import cast_notes, edited_ports, rename_option, require_names, require_ports
+from onnxfix.convention.edits import cast_notes, edited_ports, require_names, require_ports
 from onnxfix.convention.layout import show_dims
 from onnxfix.convention.matching import Match, match_caches
 from onnxfix.convention.route import Route
@@ -134,10 +134,6 @@ class Plan:
                 present = {block.labels: block.name for block in cache.present.target}
                 pairs.update({block.name: present[block.labels] for block in cache.past.target})
         return pairs
-
-    def rename_option(self, name: str) -> str:
-        """Returns what a user types to call a port of the result otherwise."""
-        return rename_option(next((key for key, new in self.chosen.items() if new == name), name))
 
     def run_past(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the result's past caches for the source's, by input name."""

@@ -56,8 +56,7 @@ def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[s
         splits: Axes to take apart by Split rather than by Slices.
 
     Raises:
-        RewriteError: A new name is taken inside the graph, or an operator is missing in the model's opset. The model
-            is as it was then.
+        RewriteError: An operator is missing in the model's opset. The model is as it was then.
     """
     graph = GraphView(model)
     graph.infer_shapes()
@@ -100,17 +99,12 @@ class _Surgery:
             inner = self.graph.fresh_name(f"{name}_inner")
             self.inner[old_names.get(name, name)] = self.casts[name] = inner
         added = {block.name for route in (*self.past, *self.present) for block in route.target}
-        self._require_free(added | set(names.values()), gone={*names, *self.inner})
+        names |= self._making_way({*added, *names.values()} - {*names, *self.inner})
         self.graph.rename({**names, **self.inner})
 
-    def _require_free(self, names: set[str], gone: set[str]) -> None:
-        """A new port must not bear the name of something that stays: the graph would change its meaning."""
-        for name in sorted(names - gone):
-            if self.graph.has_value(name):
-                hint = f"give the port another name: {self.plan.rename_option(name)}"
-                raise RewriteError(
-                    "the new port would take the name of a value inside the graph", where=name, hint=hint
-                )
+    def _making_way(self, names: set[str]) -> dict[str, str]:
+        """Returns other names for values inside the graph that bear the name of a new port."""
+        return {name: self.graph.fresh_name(f"{name}_inner") for name in sorted(names) if self.graph.has_value(name)}
 
     def run(self, cancel: bool, splits: Sequence[str]) -> SurgeryReport:
         """Edits the graph and commits.

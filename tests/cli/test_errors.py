@@ -148,12 +148,6 @@ CASES = (
         ("two ports would be called `x`", "--rename"),
         (*SPOKEN, "--rename", "past.0=x"),
     ),
-    Case(
-        "a name that is taken inside",
-        FAILED,
-        ("scaled_0: ", "a value inside the graph", "--rename"),
-        (*SPOKEN, "--rename", "past.0=scaled_0"),
-    ),
     Case("a rename of nothing", FAILED, ("no port is called `nothing`",), (*SPOKEN, "--rename", "nothing=z")),
     Case("a cast to nothing", FAILED, ("--cast x=float33",), (*SPOKEN, "--cast", "x=float33")),
     Case("a dim of nothing", FAILED, ("no port has a symbolic dim `U`", "T"), (*SPOKEN, "--set-dim", "U=4")),

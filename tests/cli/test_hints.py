@@ -88,20 +88,6 @@ CASES = (
         "--rename x=NAME",
         "a name",
     ),
-    Case(
-        "a new name that a value inside has",
-        two_layers(),
-        (*SPOKEN, "--to", TO, "--rename", "past.0=scaled_0"),
-        "--rename past.0=NAME",
-        "free",
-    ),
-    Case(
-        "a name of the target that a value inside has",
-        two_layers(),
-        (*SPOKEN, "--to", "mean_0 -> q: batch layer time dim"),
-        "--rename mean_0=NAME",
-        "free",
-    ),
     Case("no successor", VAD, (), "--to NAME", "silero-hc"),
     Case(
         "a size that the model has otherwise",

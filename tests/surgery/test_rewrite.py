@@ -13,7 +13,6 @@ import pytest
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import convention_from_sentences
 from onnxfix.convention.plan import Edits, Plan, make_plan
-from onnxfix.errors import RewriteError
 from onnxfix.model.model import Model
 from onnxfix.surgery.rewrite import SurgeryReport, rewrite
 
@@ -137,12 +136,17 @@ def test_a_negative_step_is_no_movement_that_is_followed() -> None:
 
 
 @pytest.mark.parametrize("name", ["h", "cn"])
-def test_a_port_must_not_take_the_name_of_an_inner_value(name: str) -> None:
+def test_an_inner_value_makes_way_for_a_port_of_its_name(name: str) -> None:
     model = parse(f"{name} = Neg(state) next = Exp({name})")
-    with pytest.raises(RewriteError, match="inside the graph") as caught:
-        convert(model)
-    assert caught.value.where == name
-    assert "--rename" in caught.value.hint
+    convert(model)
+    assert f"{name}_inner" in {output for node in model.proto.graph.node for output in node.output}
+
+
+def test_a_weight_makes_way_for_a_port_of_its_name() -> None:
+    model = parse("n = Mul(state, h) next = Exp(n)")
+    model.proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2.0], np.float32), "h"))
+    convert(model)
+    assert "h_inner" in {weight.name for weight in model.proto.graph.initializer}
 
 
 def test_new_names_avoid_those_in_nested_graphs() -> None:

@@ -218,8 +218,10 @@ def require_proof(evidence: Evidence | None) -> None:
     Raises:
         VacuousCheck: Nothing of the state shows in the outputs.
     """
-    if evidence is not None and evidence.vacuous:
-        raise VacuousCheck(evidence.vacuous, hint=REAL_INPUT)
+    if evidence is None:
+        return
+    if evidence.vacuous or not evidence.observable:
+        raise VacuousCheck(evidence.vacuous or "no part of the state shows, so nothing is proven", hint=REAL_INPUT)
 
 
 def evidence_of(findings: Findings) -> Evidence:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import struct
@@ -49,6 +50,8 @@ HEADER = "onnxfix"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _AGAIN = "record it again, or copy it again"
 _MADE_BY = "`onnxfix record MODEL TRACE.npz` makes one; docs/trace.md has the ten lines that make one from PyTorch"
+_LONGEST = (1 << 16) - 1 - len(".npy")
+"""Bytes that the name of an array may have."""
 _SIZE_LIMIT = 1 << 30
 """Bytes from which on a member of a zip needs long size fields, with room for what stands before the values."""
 
@@ -146,13 +149,14 @@ class TraceWriter:
         Raises:
             ModelWriteError: The file takes no more.
         """
-        text = replace(header, checksum=checksum(self._zip.infolist())).to_text()
+        text = replace(header, checksum=checksum(self._zip.infolist(), header.to_text())).to_text()
         self._write(HEADER, np.frombuffer(text.encode(), np.uint8))
         with self._writing():
             self._zip.close()
         self._is_finished = True
 
     def _write(self, name: str, array: Array) -> None:
+        _require_name(name)
         # No time stamp: the same run gives the same bytes.
         entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
         with self._writing(), self._zip.open(entry, "w", force_zip64=array.nbytes >= _SIZE_LIMIT) as member:
@@ -166,10 +170,29 @@ class TraceWriter:
             raise _unwritable(self.path, error) from None
 
 
-def checksum(members: Iterable[zipfile.ZipInfo]) -> str:
-    """Returns a fingerprint of all members but the header; each is checked against its CRC when it is read."""
+def checksum(members: Iterable[zipfile.ZipInfo], header: str) -> str:
+    """Returns a fingerprint of a trace: of its header, and of all other members, each checked when it is read.
+
+    Args:
+        members: The members of the zip; of the header's own nothing counts.
+        header: The header as JSON; its key `checksum` does not count, nor how it is laid out.
+    """
     lines = sorted(f"{one.filename} {one.file_size} {one.CRC}\n" for one in members if one.filename != f"{HEADER}.npy")
+    said = {key: value for key, value in json.loads(header).items() if key != "checksum"}
+    lines.append(json.dumps(said, sort_keys=True, separators=(",", ":")))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _require_name(name: str) -> None:
+    """Refuses an array that no zip can hold: names end at a NUL there, and have at most 65,535 bytes.
+
+    Raises:
+        ModelWriteError: The array is called so.
+    """
+    if "\0" in name or len(name.encode()) > _LONGEST:
+        shown = name if len(name) < 100 else f"{name[:97]}..."
+        message = "no trace can hold an array of this name: it is too long, or there is a NUL in it"
+        raise ModelWriteError(message, where=ascii(shown)[1:-1], hint="let the exporter call the port otherwise")
 
 
 class Trace:
@@ -311,7 +334,7 @@ class Trace:
         with self._reading(HEADER):
             text = array.tobytes().decode() if array.dtype == np.uint8 else str(array)
         header = parse_header(text, self._where(HEADER))
-        if header.checksum and header.checksum != checksum(self._members.values()):
+        if header.checksum and header.checksum != checksum(self._members.values(), text):
             raise TraceError("the trace was changed after it was recorded", where=str(self.path), hint=_AGAIN)
         if header.runs and (header.signature.inputs or header.signature.outputs):
             return header
@@ -362,6 +385,9 @@ class Trace:
 
 
 def _require_zip(path: Path) -> None:
+    # A pipe would be waited for.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise TraceError("this is no regular file", where=str(path), hint=_MADE_BY)
     with path.open("rb") as file:
         head = file.read(6)
     if head == b"\x93NUMPY":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -290,6 +292,18 @@ def test_a_damaged_file_is_one_clear_error(case: str, recorded: Path, tmp_path: 
     assert error.value.exit_code == 2
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TraceError, match="this is no regular file"):
+        onnxfix.verify(HC, against=tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["y\0z", "y" * 70_000])
+def test_a_name_that_no_zip_can_hold_is_one_clear_error(name: str, tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "run.npz") as writer, pytest.raises(ModelWriteError, match="an array of this name"):
+        writer.start("", {name: np.zeros(3)})
+
+
 @pytest.mark.parametrize("name", ["nothing.npz", ""])
 def test_what_is_no_file_is_one_clear_error(name: str, tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="cannot be read"):
@@ -368,20 +382,33 @@ def test_what_contradicts_the_header_is_one_clear_error(case: str, recorded: Pat
     assert str(path) in str(error.value)
 
 
-def test_a_change_of_values_is_seen_by_the_checksum(recorded: Path, tmp_path: Path) -> None:
+def test_a_change_of_values_or_of_the_header_is_seen_by_the_checksum(recorded: Path, tmp_path: Path) -> None:
     def nudged(arrays: Arrays, header: dict[str, object]) -> None:
         arrays["tick/1/output/output"] += 1
 
     path = rewritten(recorded, tmp_path / "bad.npz", nudged, checksum=True)
     with pytest.raises(TraceError, match="was changed after it was recorded"):
         Trace(path)
+    for changed in ({"seed": 7}, {"loose": ["h"]}, {"notes": []}, {"evidence": {**NOTHING, "observable": ["moon"]}}):
+        path = rewritten(recorded, tmp_path / "bad.npz", partial(_said, changed), checksum=True)
+        with pytest.raises(TraceError, match="was changed after it was recorded"):
+            Trace(path)
     # The same arrays written again by numpy are the same trace.
     assert onnxfix.verify(
         HC, against=rewritten(recorded, tmp_path / "same.npz", lambda *_: None, checksum=True)
     ).is_exact
 
 
+def _said(changed: dict[str, object], arrays: Arrays, header: dict[str, object]) -> None:
+    header |= changed
+
+
+NOTHING = {"observable": [], "not_observable": [], "vacuous": ""}
+
+
 def test_a_trace_without_states_or_ticks_proves_nothing(recorded: Path, tmp_path: Path) -> None:
+    with pytest.raises(VacuousCheck, match="no part of the state shows"):
+        onnxfix.verify(HC, against=rewritten(recorded, tmp_path / "c.npz", partial(_said, {"evidence": NOTHING})))
     with pytest.raises(VacuousCheck, match="holds no state"):
         onnxfix.verify(HC, against=rewritten(recorded, tmp_path / "a.npz", start_missing_everywhere))
     with pytest.raises(VacuousCheck, match="holds no tick"):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def conventions(name: str | None, as_toml: bool, as_json: bool) -> None:
     """List the conventions that onnxfix knows, or show what NAME (a name or a TOML file) says."""
     from onnxfix.cli.console import print_json, results
-    from onnxfix.convention.load import library, load_convention, to_toml
+    from onnxfix.convention.load import library, load_convention
+    from onnxfix.convention.writing import to_toml
     from onnxfix.errors import UsageError
 
     known = [load_convention(name)] if name else list(library().values())

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from onnxfix.convention.expression import Expression
 from onnxfix.convention.layout import Layout, parse_layout
+from onnxfix.convention.sign import Sign
 from onnxfix.convention.template import LABELS, Template, check_braces, label_text, parse_template
 from onnxfix.errors import ConventionError, LayoutError
 
-UPDATES = ("append", "window", "delta", "in-place")
+UPDATES = ("append", "window", "delta", "in-place", "fixed")
+BINDS = ("name", "position", "suffix", "sorted name")
 ROLES = (
     "features",
     "tokens",
@@ -62,8 +64,10 @@ class CacheSpec:
         past: The inputs. More than one where key and value lie differently.
         present: The outputs, paired with `past` by position; empty for a cache that is only read.
         init: The value that fills the first cache.
-        update: How the present follows from the past, one of `UPDATES`; None where it is not said.
+        update: How the present follows from the past, one of `UPDATES`; None where it is not said. A `fixed` cache is
+            only read, even where it is handed out again.
         optional: Whether a model of this convention may lack the cache.
+        present_optional: Whether a model of this convention may lack the outputs.
     """
 
     name: str
@@ -72,6 +76,7 @@ class CacheSpec:
     init: float = 0.0
     update: str | None = None
     optional: bool = False
+    present_optional: bool = False
 
     @property
     def axes(self) -> frozenset[str]:
@@ -126,7 +131,7 @@ class Convention:
         name: The name users type; empty for ad hoc sentences.
         description: One line for people.
         source: Where the convention is written down (repository and path).
-        caches: The caches; at least one.
+        caches: The caches; at least one, but for a convention that is refused.
         inputs, outputs: The other ports that the convention knows, by role.
         sizes: Sizes that the layouts leave open, as expressions over metadata and other sizes. The key is an axis
             (`head`), or cache and axis (`attention.time`).
@@ -135,6 +140,13 @@ class Convention:
             empty: cache by cache, each as its template writes the axes.
         metadata: What to write into `metadata_props`.
         successor: The convention that replaced this one upstream; None if there is none.
+        family: What kind of network it is for, from the general to the special (`speech/wenet`); empty where that is
+            not said.
+        consumer: The programs that run such models.
+        binds: How these find their ports, one of `BINDS`; empty where that is not known.
+        refused: Why models of this convention are recognised and not converted; empty if they are converted.
+        needs: What would help instead.
+        signs: What a model of a refused convention is recognised by, besides its caches; all must be there.
     """
 
     name: str
@@ -149,6 +161,12 @@ class Convention:
     cache_order: tuple[str, ...] = ()
     metadata: MetadataSpec = field(default_factory=MetadataSpec)
     successor: str | None = None
+    family: str = ""
+    consumer: str = ""
+    binds: str = ""
+    refused: str = ""
+    needs: str = ""
+    signs: tuple[Sign, ...] = ()
 
     def __str__(self) -> str:
         return self.name or "; ".join(self.sentences)
@@ -167,7 +185,7 @@ class Convention:
                     found.append(f"{past.template} -> {present}")
                 else:
                     found.append(f"{past} -> {present}")
-        return (*found[:-1], found[-1] + order)
+        return (*found[:-1], found[-1] + order) if found else ()
 
     def cache(self, name: str) -> CacheSpec | None:
         """Returns the cache of that name; None if there is none."""
@@ -247,7 +265,7 @@ def _colon(text: str) -> int:
 
 def cache_from_specs(
     name: str, past: Sequence[TensorSpec], present: Sequence[TensorSpec], *, where: str,
-    init: float = 0.0, update: str | None = None, optional: bool = False,
+    init: float = 0.0, update: str | None = None, optional: bool = False, present_optional: bool = False,
 ) -> CacheSpec:  # fmt: skip
     """Returns a cache after checking that its sentences describe one logical array.
 
@@ -270,7 +288,7 @@ def cache_from_specs(
         if one.template.fixed != other.template.fixed:
             message = f"the holes of `{one.template}` and `{other.template}` are fixed to different labels"
             raise ConventionError(message, where=where)
-    return CacheSpec(name, tuple(past), tuple(present), init, update, optional)
+    return CacheSpec(name, tuple(past), tuple(present), init, update, optional, present_optional)
 
 
 def _check_fixed(specs: Sequence[TensorSpec], where: str) -> None:

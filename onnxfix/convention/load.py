@@ -1,4 +1,4 @@
-"""Conventions as TOML: the library that ships with onnxfix, files of one's own, and back to text.
+"""Conventions as TOML: the library that ships with onnxfix, and files of one's own.
 
 Every error names the file and the path of the key (`my.toml: cache[0].past`).
 """
@@ -6,7 +6,7 @@ Every error names the file and the path of the key (`my.toml: cache[0].past`).
 from __future__ import annotations
 
 import difflib
-import json
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from onnxfix.convention.convention import (
+    BINDS,
     ORDERS,
     ROLES,
     UPDATES,
@@ -29,36 +30,51 @@ from onnxfix.convention.convention import (
 )
 from onnxfix.convention.expression import Expression
 from onnxfix.convention.layout import Layout, parse_layout, show_item
+from onnxfix.convention.sign import Sign
 from onnxfix.errors import ConventionError, LayoutError
 
 Table: TypeAlias = Mapping[str, object]
 
 _CONVENTION = (
-    "name", "description", "source", "successor", "cache", "input", "output", "sizes", "order", "metadata",
+    "name", "family", "description", "source", "consumer", "binds", "successor", "refused", "needs",
+    "cache", "input", "output", "sign", "dims", "sizes", "order", "metadata",
 )  # fmt: skip
-_CACHE = ("name", "past", "present", "past-dims", "present-dims", "init", "update", "optional")
+_CACHE = ("name", "past", "present", "past-dims", "present-dims", "init", "update", "optional", "present-optional")
 _PORT = ("role", "port", "dims", "dtype", "feed", "optional")
+_SIGN = ("input", "output", "absent", "dtype", "rank", "least")
+_FAMILY = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
+
+
+def library() -> Mapping[str, Convention]:
+    """Returns the conventions that ship with onnxfix and that models are converted from and to, by name, sorted."""
+    return _shipped()[0]
+
+
+def refused() -> Mapping[str, Convention]:
+    """Returns the conventions that are recognised only to be refused, by name, sorted."""
+    return _shipped()[1]
 
 
 @cache
-def library() -> Mapping[str, Convention]:
-    """Returns the conventions that ship with onnxfix, by name, sorted."""
+def _shipped() -> tuple[Mapping[str, Convention], Mapping[str, Convention]]:
     folder = resources.files("onnxfix.convention") / "library"
     files = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
     found = [parse_convention(entry.read_text(encoding="utf-8"), where=entry.name) for entry in files]
-    return {convention.name: convention for convention in sorted(found, key=lambda one: one.name)}
+    found.sort(key=lambda one: one.name)
+    return {one.name: one for one in found if not one.refused}, {one.name: one for one in found if one.refused}
 
 
 def load_convention(name: str | Path) -> Convention:
-    """Returns a convention of the library by its name, or reads a TOML file.
+    """Returns a convention that ships with onnxfix, refused or not, by its name, or reads a TOML file.
 
     Raises:
         ConventionError: No such name or file, or the file does not hold a convention.
         LayoutError: A sentence in the file does not parse.
     """
     text = str(name)
-    if text in library():
-        return library()[text]
+    for shipped in (library(), refused()):
+        if text in shipped:
+            return shipped[text]
     if not text.endswith(".toml"):
         close = difflib.get_close_matches(text, library(), n=2)
         guess = f"did you mean {' or '.join(close)}? " if close else ""
@@ -103,6 +119,9 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
+        # Names for dims wherever they stand, and those of them that stand somewhere.
+        self.common: dict[str, str] = {}
+        self.met: set[str] = set()
 
     def place(self, path: str) -> str:
         return f"{self.file}: {path}" if path else self.file
@@ -112,9 +131,11 @@ class _Reader:
 
     def convention(self, table: Table) -> Convention:
         self.allow(table, _CONVENTION, "")
+        self.common = self.texts(table, "dims", "")
+        refused = self.string(table, "refused", "", "")
+        signs = [self.sign(entry, f"sign[{index}]") for index, entry in enumerate(self.tables(table, "sign"))]
         caches = [self.cache(entry, f"cache[{index}]") for index, entry in enumerate(self.tables(table, "cache"))]
-        if not caches:
-            raise self.fail("a convention has at least one [[cache]]", "")
+        self.told(table, caches, signs, refused)
         inputs = [self.port(entry, f"input[{index}]") for index, entry in enumerate(self.tables(table, "input"))]
         outputs = [self.port(entry, f"output[{index}]") for index, entry in enumerate(self.tables(table, "output"))]
         self.distinct([spec.name for spec in caches], "cache", "name")
@@ -122,6 +143,8 @@ class _Reader:
         for key, ports in (("input", inputs), ("output", outputs)):
             self.distinct([spec.name for spec in ports], key, "port")
             self.apart(ports, caches, key)
+        if unmet := sorted(self.common.keys() - self.met):
+            raise self.fail(f"no layout here has a dimension `{unmet[0]}`", f"dims.{unmet[0]}")
         order = self.table(table, "order")
         self.allow(order, ("inputs", "outputs", "caches"), "order")
         return Convention(
@@ -137,7 +160,30 @@ class _Reader:
             cache_order=self.cache_order(order, caches),
             metadata=self.metadata(self.table(table, "metadata")),
             successor=self.string(table, "successor", "", "") or None,
+            family=self.family(table),
+            consumer=self.string(table, "consumer", "", ""),
+            binds=self.choice(table, "binds", "", BINDS, "way to bind"),
+            refused=refused,
+            needs=self.string(table, "needs", "", ""),
+            signs=tuple(signs),
         )
+
+    def family(self, table: Table) -> str:
+        family = self.string(table, "family", "", "")
+        if family and not _FAMILY.fullmatch(family):
+            raise self.fail(f"`{family}` is no family", "family", "words like decoder, or a path like speech/wenet")
+        return family
+
+    def told(self, table: Table, caches: Sequence[CacheSpec], signs: Sequence[Sign], refused: str) -> None:
+        """Checks that there is what a convention, or one that is refused, is recognised by."""
+        if not refused:
+            for key in ("needs", "sign"):
+                if key in table:
+                    raise self.fail("this is for conventions that are refused only", key, "say why: refused = ...")
+            if not caches:
+                raise self.fail("a convention has at least one [[cache]]", "")
+        elif not caches and not signs:
+            raise self.fail("a convention that is refused has at least one [[sign]] or [[cache]]", "")
 
     # Values of one type.
 
@@ -156,6 +202,12 @@ class _Reader:
             raise self.fail("a string is expected here", _join(path, key))
         if not value and default is None:
             raise self.fail("this string is empty", _join(path, key))
+        return value
+
+    def choice(self, table: Table, key: str, path: str, choices: Collection[str], kind: str) -> str:
+        value = self.string(table, key, path, "")
+        if value and value not in choices:
+            raise self.fail(f"`{value}` is no {kind}", _join(path, key), f"known are {', '.join(choices)}")
         return value
 
     def strings(self, table: Table, key: str, path: str) -> tuple[str, ...]:
@@ -215,12 +267,13 @@ class _Reader:
         init = table.get("init", 0.0)
         if not isinstance(init, int | float) or isinstance(init, bool):
             raise self.fail("a number is expected here", f"{path}.init")
-        update = self.string(table, "update", path, "") or None
-        if update is not None and update not in UPDATES:
-            raise self.fail(f"`{update}` is no update rule", f"{path}.update", f"known are {', '.join(UPDATES)}")
+        update = self.choice(table, "update", path, UPDATES, "update rule") or None
+        present_optional = self.flag(table, "present-optional", path)
+        if present_optional and not present:
+            raise self.fail("there is no present that could be missing", f"{path}.present-optional")
         return cache_from_specs(
-            name, past, present, where=self.place(path),
-            init=float(init), update=update, optional=self.flag(table, "optional", path),
+            name, past, present, where=self.place(path), init=float(init), update=update,
+            optional=self.flag(table, "optional", path), present_optional=present_optional,
         )  # fmt: skip
 
     def sentences(self, table: Table, key: str, path: str) -> list[TensorSpec]:
@@ -232,19 +285,20 @@ class _Reader:
         return [TensorSpec(spec.template, spec.layout, dims) for spec in specs]
 
     def dims(self, table: Table, key: str, path: str, layouts: Iterable[Layout]) -> dict[str, str]:
+        """Returns the names of symbolic dims: those that stand here, and those that hold everywhere."""
         dims = self.texts(table, key, path)
         items = [show_item(item) for layout in layouts for item in layout.items if item]
         for item in dims:
             if item not in items:
                 hint = f"there are {', '.join(dict.fromkeys(items))}" if items else ""
                 raise self.fail(f"no layout here has a dimension `{item}`", f"{path}.{key}.{item}", hint)
-        return dims
+        self.met.update(items)
+        return {**{item: self.common[item] for item in items if item in self.common}, **dims}
 
     def port(self, table: Table, path: str) -> PortSpec:
         self.allow(table, _PORT, path)
-        role = self.string(table, "role", path)
-        if role not in ROLES:
-            raise self.fail(f"`{role}` is no role", f"{path}.role", f"known are {', '.join(ROLES)}")
+        self.string(table, "role", path)
+        role = self.choice(table, "role", path, ROLES, "role")
         text = self.string(table, "port", path)
         name, colon, layout = text.rpartition(":")
         if not colon or not name.strip():
@@ -258,6 +312,30 @@ class _Reader:
         feed = self.expression(table["feed"], f"{path}.feed") if "feed" in table else None
         dims = self.dims(table, "dims", path, [parsed])
         return PortSpec(role, name.strip(), parsed, dtype, feed, self.flag(table, "optional", path), dims)
+
+    def sign(self, table: Table, path: str) -> Sign:
+        self.allow(table, _SIGN, path)
+        if not table.keys() & {"input", "output", "absent"}:
+            raise self.fail("a sign is an input, an output, or one that is absent", path)
+        given, handed, absent, dtype = (self.pattern(table, key, path) for key in _SIGN[:4])
+        rank, least = (self.number(table, key, path) for key in _SIGN[4:])
+        return Sign(given, handed, absent, dtype, rank, least)
+
+    def pattern(self, table: Table, key: str, path: str) -> str | None:
+        if key not in table:
+            return None
+        text = self.string(table, key, path)
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise self.fail(f"this is no regular expression: {error}", _join(path, key)) from None
+        return text
+
+    def number(self, table: Table, key: str, path: str) -> int | None:
+        value = table.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise self.fail("a whole number is expected here", _join(path, key))
+        return value
 
     def sizes(self, table: Table, caches: Iterable[CacheSpec], ports: Iterable[PortSpec]) -> dict[str, Expression]:
         known = {axis for port in ports for axis in port.layout.axes}
@@ -322,68 +400,3 @@ class _Reader:
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
-
-
-def to_toml(convention: Convention) -> str:
-    """Returns the convention as TOML text; reading it again gives an equal convention.
-
-    Ad hoc sentences have no name; in the text they are called `unnamed`.
-    """
-    heads = (
-        ("name", convention.name or "unnamed"),
-        ("description", convention.description),
-        ("source", convention.source),
-        ("successor", convention.successor or ""),
-    )
-    lines = [f"{key} = {_quote(value)}" for key, value in heads if value]
-    for spec in convention.caches:
-        lines += ["", "[[cache]]", *_cache_lines(spec)]
-    for key, ports in (("input", convention.inputs), ("output", convention.outputs)):
-        for port in ports:
-            lines += ["", f"[[{key}]]", *_port_lines(port)]
-    orders = {"inputs": convention.input_order, "outputs": convention.output_order, "caches": convention.cache_order}
-    metadata = convention.metadata
-    lines += _table_lines("sizes", {key: _quote(str(value)) for key, value in convention.sizes.items()})
-    lines += _table_lines("order", {key: _quotes(order) for key, order in orders.items() if order})
-    lines += _table_lines("metadata.set", {key: _quote(text) for key, text in metadata.set.items()})
-    lines += _table_lines("metadata.copy", {key: _quote(text) for key, text in metadata.copy.items()})
-    lines += _table_lines("metadata.derive", {key: _quote(str(value)) for key, value in metadata.derive.items()})
-    return "\n".join(lines) + "\n"
-
-
-def _table_lines(name: str, entries: Mapping[str, str]) -> list[str]:
-    return ["", f"[{name}]", *(f"{_quote(key)} = {text}" for key, text in entries.items())] if entries else []
-
-
-def _cache_lines(spec: CacheSpec) -> list[str]:
-    lines = [f"name = {_quote(spec.name)}"]
-    for key, specs in (("past", spec.past), ("present", spec.present)):
-        if specs:
-            texts = [str(tensor) for tensor in specs]
-            lines.append(f"{key} = {_quote(texts[0]) if len(texts) == 1 else _quotes(texts)}")
-            lines += _dims_lines(f"{key}-dims", specs[0].dims)
-    lines += [f"init = {spec.init!r}"] if spec.init else []
-    lines += [f"update = {_quote(spec.update)}"] if spec.update else []
-    return lines + (["optional = true"] if spec.optional else [])
-
-
-def _port_lines(port: PortSpec) -> list[str]:
-    lines = [f"role = {_quote(port.role)}", f"port = {_quote(f'{port.name}: {port.layout}'.rstrip())}"]
-    lines += _dims_lines("dims", port.dims)
-    lines += [f"dtype = {_quote(port.dtype)}"] if port.dtype else []
-    lines += [f"feed = {_quote(str(port.feed))}"] if port.feed else []
-    return lines + (["optional = true"] if port.optional else [])
-
-
-def _dims_lines(key: str, dims: Mapping[str, str]) -> list[str]:
-    entries = ", ".join(f"{_quote(item)} = {_quote(name)}" for item, name in dims.items())
-    return [f"{key} = {{ {entries} }}"] if dims else []
-
-
-def _quotes(texts: Iterable[str]) -> str:
-    return f"[{', '.join(_quote(text) for text in texts)}]"
-
-
-def _quote(text: str) -> str:
-    """Returns a TOML string. JSON's escapes are TOML's, but TOML wants DEL escaped and knows no pairs of surrogates."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

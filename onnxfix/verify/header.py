@@ -17,7 +17,7 @@ notes        ["..."]: what is to be known of the run
 loose        ["x"]: ports and symbols whose sizes are not what the model declares; `inputs` and `outputs` leave them out
 evidence     {"observable": ["..."], "not_observable": ["..."], "vacuous": ""}: which parts of the state have a say, or
              why nothing is proven
-checksum     of the members of the file, see `trace.checksum`
+checksum     of this header and of the other members of the file, see `trace.checksum`
 ```
 
 Where ports or runs are absent, the arrays tell. Where evidence is absent, the model that is held against the trace is
@@ -33,8 +33,9 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import convention_from_sentences
-from onnxfix.convention.load import library, parse_convention, to_toml
+from onnxfix.convention.load import library, parse_convention
 from onnxfix.convention.signature import Dim, Port, Signature
+from onnxfix.convention.writing import to_toml
 from onnxfix.errors import OnnxfixError, UsageError
 from onnxfix.verify.dtypes import DRIVABLE
 from onnxfix.verify.report import EMPTY, FULL
@@ -105,7 +106,7 @@ class Header:
         notes: What is to be known of the run.
         loose: Ports and symbols whose sizes are not what the model declares; `signature` leaves them out.
         evidence: How much it proves; None where nobody looked.
-        checksum: Of the members of the file; empty where nobody took it.
+        checksum: Of the header and the members of the file; empty where nobody took it.
     """
 
     convention: Convention

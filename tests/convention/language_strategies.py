@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from onnxfix.convention.convention import (
+    BINDS,
     ROLES,
     UPDATES,
     CacheSpec,
@@ -15,6 +16,7 @@ from onnxfix.convention.convention import (
 )
 from onnxfix.convention.expression import Expression
 from onnxfix.convention.layout import Layout
+from onnxfix.convention.sign import Sign
 from onnxfix.convention.template import LABELS, Template, parse_template
 
 AXES = ("layer", "batch", "head", "time", "kv", "dim", "hc", "a", "x_2", "_", "Channel")
@@ -89,7 +91,8 @@ def caches(draw: st.DrawFn, name: str, prefix: str) -> CacheSpec:
     update = draw(st.sampled_from([None, *UPDATES]))
     kept = present if draw(st.booleans()) else []
     init = draw(st.floats(allow_nan=False))
-    return CacheSpec(name, tuple(past), tuple(kept), init, update, draw(st.booleans()))
+    may_lack = bool(kept) and draw(st.booleans())
+    return CacheSpec(name, tuple(past), tuple(kept), init, update, draw(st.booleans()), may_lack)
 
 
 @st.composite
@@ -113,6 +116,13 @@ def ports(draw: st.DrawFn, prefix: str) -> tuple[PortSpec, ...]:
 
 
 @st.composite
+def signs(draw: st.DrawFn) -> Sign:
+    """Gives a sign of an input, and whatever else there is."""
+    texts = [draw(st.none() | WORD) for _ in range(3)]
+    return Sign(draw(WORD), *texts, *(draw(st.none() | st.integers(0, 5000)) for _ in range(2)))
+
+
+@st.composite
 def conventions(draw: st.DrawFn) -> Convention:
     """Gives a convention that uses all that the language can say."""
     made = tuple(draw(caches(f"cache {index}", f"c{index}")) for index in range(draw(st.integers(1, 2))))
@@ -121,6 +131,7 @@ def conventions(draw: st.DrawFn) -> Convention:
     spread = sorted({axis for cache in made for axis in cache.past[0].template.axes} | {"cache"})
     sizes = draw(st.dictionaries(st.sampled_from([*axes, *(f"cache 0.{axis}" for axis in made[0].axes)]), EXPRESSIONS))
     texts = st.dictionaries(TEXT, TEXT, max_size=2)
+    is_refused = draw(st.booleans())
     return Convention(
         name=draw(WORD),
         description=draw(TEXT),
@@ -134,4 +145,10 @@ def conventions(draw: st.DrawFn) -> Convention:
         cache_order=tuple(draw(st.permutations(spread))),
         metadata=MetadataSpec(draw(texts), draw(texts), draw(st.dictionaries(TEXT, EXPRESSIONS, max_size=2))),
         successor=draw(st.none() | WORD),
+        family=draw(st.sampled_from(["", "decoder", "speech/wenet"])),
+        consumer=draw(TEXT),
+        binds=draw(st.sampled_from(["", *BINDS])),
+        refused=draw(WORD) if is_refused else "",
+        needs=draw(TEXT) if is_refused else "",
+        signs=tuple(draw(st.lists(signs(), max_size=2))) if is_refused else (),
     )

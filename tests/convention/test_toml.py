@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from language_strategies import conventions
 
 from onnxfix.convention.convention import Convention, convention_from_sentences
-from onnxfix.convention.load import library, load_convention, parse_convention, to_toml
+from onnxfix.convention.load import library, load_convention, parse_convention, refused
+from onnxfix.convention.writing import to_toml
 from onnxfix.errors import ConventionError, ExitCode, LayoutError
 
 CACHE = """
@@ -27,19 +28,19 @@ def test_a_convention_is_read_as_it_is_written(convention: Convention) -> None:
     assert parse_convention(to_toml(convention), where="x.toml") == convention
 
 
-@pytest.mark.parametrize("name", library())
+@pytest.mark.parametrize("name", [*library(), *refused()])
 def test_the_library_is_read_as_it_is_written(name: str) -> None:
-    convention = library()[name]
+    convention = load_convention(name)
     assert parse_convention(to_toml(convention), where=name) == convention
-    assert convention.name == name and convention.source and convention.description
+    assert convention.name == name and convention.source and convention.description and convention.family
     assert convention.successor is None or convention.successor in library()
 
 
 def test_the_library_is_one_file_a_convention() -> None:
     folder = resources.files("onnxfix.convention") / "library"
     files = {entry.name for entry in folder.iterdir()}
-    assert files == {f"{name}.toml" for name in library()}
-    assert list(library()) == sorted(library())
+    assert files == {f"{name}.toml" for name in (*library(), *refused())}
+    assert list(library()) == sorted(library()) and list(refused()) == sorted(refused())
 
 
 def test_sentences_have_no_name() -> None:
@@ -54,6 +55,38 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert load_convention(path).name == load_convention(str(path)).name == "my"
 
 
+def test_names_of_dims_hold_wherever_none_is_said() -> None:
+    convention = parse_convention(
+        """
+        name = "my"
+        dims = { batch = "N", "(head time)" = "H x T", length = "L" }
+        input = [{ role = "lengths", port = "lengths: batch length" }]
+        output = [{ role = "other", port = "lengths: batch length", dims = { batch = "B" } }]
+
+        [[cache]]
+        name = "self"
+        past = ["{kv=key}: batch head time", "{kv=value}: batch time head"]
+        present = ["new_{kv=key}: (head time) batch", "new_{kv=value}: batch head time"]
+        present-dims = { batch = "M" }
+        """,
+        where="x",
+    )
+    (cache,), (taken,), (given,) = convention.caches, convention.inputs, convention.outputs
+    assert [spec.dims for spec in cache.past] == [{"batch": "N"}] * 2
+    assert [spec.dims for spec in cache.present] == [{"batch": "M", "(head time)": "H x T"}] * 2
+    assert (taken.dims, given.dims) == ({"batch": "N", "length": "L"}, {"batch": "B", "length": "L"})
+    assert parse_convention(to_toml(convention), where="x") == convention
+
+
+def test_a_convention_that_is_refused_needs_no_caches() -> None:
+    convention = parse_convention(
+        "name = 'paged'\nrefused = 'they are paged'\nneeds = 'another export'\n[[sign]]\ninput = 'block_table'",
+        where="x",
+    )
+    assert (convention.caches, convention.sentences, str(convention)) == ((), (), "paged")
+    assert parse_convention(to_toml(convention), where="x") == convention
+
+
 WHOLE = [
     ("", "", "a convention has at least one [[cache]]"),
     ("name = ", "", "this is no TOML: Invalid value (at end of document)"),
@@ -64,8 +97,18 @@ WHOLE = [
     ("name = 3" + CACHE, "name", "a string is expected here"),
     ("name = 1979-05-27" + CACHE, "name", "a string is expected here"),
     ("nam = 'a'" + CACHE, "nam", "this key is not known here\n  did you mean `name`?"),
-    ("zzz = 'a'" + CACHE, "zzz", "this key is not known here\n  known are cache, description, input,"),
+    ("zzz = 'a'" + CACHE, "zzz", "this key is not known here\n  known are binds, cache, consumer,"),
     ("name = 'a'\nsuccessor = ['a']" + CACHE, "successor", "a string is expected here"),
+    ("name = 'a'\nfamily = 'Decoder'" + CACHE, "family", "`Decoder` is no family\n  words like decoder, or a path"),
+    ("name = 'a'\nfamily = 'a/'" + CACHE, "family", "`a/` is no family"),
+    ("name = 'a'\nbinds = 'hand'" + CACHE, "binds", "`hand` is no way to bind\n  known are name, position,"),
+    ("name = 'a'\nneeds = 'b'" + CACHE, "needs", "this is for conventions that are refused only\n  say why"),
+    ("name = 'a'\n[[sign]]\ninput = 'b'" + CACHE, "sign", "this is for conventions that are refused only"),
+    ("name = 'a'\nrefused = 'b'", "", "a convention that is refused has at least one [[sign]] or [[cache]]"),
+    ("name = 'a'\nrefused = 'b'\n[[sign]]\nrank = 3", "sign[0]", "a sign is an input, an output, or one that"),
+    ("name = 'a'\nrefused = 'b'\n[[sign]]\ninput = '('", "sign[0].input", "this is no regular expression: missing )"),
+    ("name = 'a'\nrefused = 'b'\n[[sign]]\ninput = 'b'\nrank = -1", "sign[0].rank", "a whole number is expected"),
+    ("name = 'a'\ndims = {b = 'T'}" + CACHE, "dims.b", "no layout here has a dimension `b`"),
     ("cache = 3", "cache", "tables are expected here: [[cache]]"),
     ("cache = ['a']", "cache", "tables are expected here: [[cache]]"),
     ("[cache]\nname = 'a'", "cache", "tables are expected here: [[cache]]"),
@@ -94,6 +137,7 @@ IN_CACHE = [
     ("past = 'a: b'\ninit = true", "init", "a number is expected here"),
     ("past = 'a: b'\nupdate = 'scatter'", "update", "`scatter` is no update rule\n  known are append, window"),
     ("past = 'a: b'\noptional = 1", "optional", "true or false is expected here"),
+    ("past = 'a: b'\npresent-optional = true", "present-optional", "there is no present that could be missing"),
     ("past = 'a: b'\npast-dims = 'T'", "past-dims", "a table is expected here: [cache[0].past-dims]"),
     ("past = 'a: b'\npast-dims = {b = 3}", "past-dims.b", "a string is expected here"),
     (

@@ -291,7 +291,7 @@ def record(
     options = options or VerifyOptions()
     sizes = {**(sizes or {}), **options.sizes}
     original, path = open_model(model), Path(trace)
-    _require_other_file(original, path)
+    _require_other_file(original, options.inputs, path)
     plan = make_plan(_bound(original, from_, sizes), None)
     origin = Origin(Path(_name(model)).name, original.source_sha256 or "")
     with contextlib.ExitStack() as stack:
@@ -302,13 +302,15 @@ def record(
     return Trace(path)
 
 
-def _require_other_file(model: Model, trace: Path) -> None:
+def _require_other_file(model: Model, inputs: Path | None, trace: Path) -> None:
     """Refuses to write a trace over what is recorded.
 
     Raises:
-        UsageError: The trace would replace the model or its data.
+        UsageError: The trace would replace the model, its data, or what it is fed.
     """
     own = [model.path] if model.path else []
     own += [model.folder / location for location, _ in model.external_files()] if model.folder else []
     if trace.exists() and any(path.exists() and path.samefile(trace) for path in own):
         raise UsageError("the trace would replace the model", where=str(trace), hint="name another file")
+    if inputs is not None and trace.exists() and Path(inputs).exists() and Path(inputs).samefile(trace):
+        raise UsageError("the trace would replace the inputs", where=str(trace), hint="name another file")

@@ -39,8 +39,6 @@ class Proving:
         Raises:
             OnnxfixError: Anything but a proof.
         """
-        given = (self.against, self.options.inputs)
-        self.files.prepare((*self.models, *(path for path in given if path is not None)))
         try:
             report = self._verify()
         except OnnxfixError as error:

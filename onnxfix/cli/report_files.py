@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class ReportFiles:
     paths: Mapping[str, Path]
 
     def prepare(self, others: Iterable[Path]) -> None:
-        """Refuses what cannot be written, and removes what an earlier run left: it would be taken for this one's.
+        """Removes what an earlier run left, which would be taken for this one's, and refuses what cannot be written.
 
         Args:
             others: Files that are read, and must not be overwritten.
@@ -33,15 +34,21 @@ class ReportFiles:
         Raises:
             UsageError: There is no such folder, it is not writable, or the file is something else already.
         """
-        taken = {_resolved(path): str(path) for path in others}
+        taken = {_resolved(path) for path in others}
+        first: UsageError | None = None
         for option, path in self.paths.items():
             where = f"{option} {path}"
-            _require_writable(path, where)
-            if _resolved(path) in taken:
-                raise UsageError("this file is something else already", where=where, hint="choose another name")
-            taken[_resolved(path)] = option
-        for path in self.paths.values():
-            path.unlink(missing_ok=True)
+            try:
+                _require_writable(path, where)
+                if _resolved(path) in taken:
+                    raise UsageError("this file is something else already", where=where, hint="choose another name")
+                taken.add(_resolved(path))
+                _remove(path, where)
+                taken.add(_resolved(path))
+            except UsageError as error:
+                first = first or error
+        if first is not None:
+            raise first
 
     def write(self, verdict: Verdict) -> None:
         """Writes all files, each whole or not at all.
@@ -95,10 +102,20 @@ def _require_writable(path: Path, where: str) -> None:
         raise UsageError(f"the folder `{folder}` is not writable", where=where)
 
 
+def _remove(path: Path, where: str) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        message = f"what an earlier run left cannot be removed: {error.strerror or error}"
+        raise UsageError(message, where=where) from None
+
+
 def _resolved(path: Path) -> tuple[int, int] | Path:
     """Returns what tells a file from all others, by whatever name it goes."""
     try:
         status = path.stat()
     except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            return path.resolve()
         return path.absolute()
     return (status.st_dev, status.st_ino)

@@ -93,6 +93,10 @@ def verify(
     from onnxfix.verify.feed import Feed
     from onnxfix.verify.report import VerifyOptions
 
+    paths = {"--junit": junit, "--summary": summary, "--html": html}
+    files = ReportFiles({option: path for option, path in paths.items() if path is not None})
+    # Before anything else may fail: what an earlier run left would be taken for what this one says.
+    files.prepare((*models, *(path for path in (against, inputs) if path)))
     _require_models(models, against)
     if bisect and len(models) == 1:
         hint = "onnxfix verify ORIGINAL CONVERTED --against TRACE.npz --bisect"
@@ -105,14 +109,13 @@ def verify(
     _tolerance("--atol", str(atol or 0)), _tolerance("--rtol", str(rtol or 0))
     options = VerifyOptions(
         ticks, seed or 0, inputs, rules, read_sizes("--size", sizes), teacher=teacher, optimize=optimize,
-        atol=atol, rtol=rtol, tolerances=_tolerances(tolerances), providers=providers or ("cpu",), batch=batch,
+        atol=atol, rtol=rtol, tolerances=_tolerances(tolerances),
+        providers=tuple(dict.fromkeys(providers)) or ("cpu",), batch=batch,
     )  # fmt: skip
-    files = {"--junit": junit, "--summary": summary, "--html": html}
     return Proving(
         models, against, from_=from_ or None, to=to or None, options=options,
         edits=Edits(read_pairs("--rename", rename), read_dims("--set-dim", dims), read_pairs("--cast", cast)),
-        files=ReportFiles({option: path for option, path in files.items() if path is not None}),
-        has_bisect=bisect, is_quiet=quiet, as_json=as_json,
+        files=files, has_bisect=bisect, is_quiet=quiet, as_json=as_json,
     ).run()  # fmt: skip
 
 

@@ -68,6 +68,7 @@ FAILURES = [
     ([STATE, "run.npz", "--feed", "sound=zeros"], 2, "no input is called `sound`"),
     ([STATE, "run.npz", "--feed", "input=silence"], 2, "`silence` is no kind of feed"),
     ([STATE, "run.npz", "--inputs", "no.npz"], 2, "no.npz"),
+    ([STATE, "run.npz", "--seed", str(2**63)], 2, "is no seed"),
     ([STATE], 2, "Missing argument"),
 ]
 
@@ -80,6 +81,16 @@ def test_failures_leave_nothing(
     assert main(["record", *arguments]) == code
     assert message in capsys.readouterr().err
     assert contents(tmp_path) == {}
+
+
+def test_the_inputs_are_not_replaced_by_the_trace(tmp_path: Path, capsys: Capture) -> None:
+    trace = tmp_path / "run.npz"
+    assert main(["record", STATE, str(trace), "--ticks", "3"]) == 0
+    before = contents(tmp_path)
+    assert main(["record", STATE, f"{tmp_path}/../{tmp_path.name}/run.npz", "--inputs", str(trace)]) == 2
+    assert "the trace would replace the inputs" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    assert main(["record", STATE, f"{tmp_path}/again.npz", "--inputs", str(trace), "--quiet"]) == 0
 
 
 def test_a_run_that_would_prove_nothing_is_not_kept(tmp_path: Path, capsys: Capture) -> None:

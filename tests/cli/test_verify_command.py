@@ -174,6 +174,20 @@ def test_what_an_earlier_run_left_is_never_taken_for_this_one(
     assert _states(tmp_path) == {"error"}
     assert "this is a bug in onnxfix: no such thing" in (tmp_path / "v.xml").read_text()
 
+    for words in (["--atol", "nan"], ["--feed", "offset=nonsense"], ["--size", "x"], [PAIR[0]]):
+        assert _states(tmp_path) == {"error"}
+        assert main(["verify", *PAIR, *words, *_files(tmp_path)]) == 2
+        assert contents(tmp_path) == {}
+        assert main(["verify", *PAIR, *_files(tmp_path)]) == 70
+    # One that cannot be written does not save the others; what is read is not removed.
+    assert main(["verify", *PAIR, *_files(tmp_path)[:2], "--html", "no/v.html"]) == 2
+    assert set(contents(tmp_path)) == {"v.html"}
+    (tmp_path / "v").write_bytes(b"a trace")
+    again = f"{tmp_path}/../{tmp_path.name}/v"
+    assert main(["verify", PAIR[0], "--against", f"{tmp_path}/v", "--html", again]) == 2
+    assert (tmp_path / "v").read_bytes() == b"a trace"
+    assert main(["verify", *PAIR, "--summary", f"{tmp_path}/v", "--html", again]) == 2
+
 
 def test_a_file_that_cannot_be_written_in_the_end(
     off_by_one_bit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
@@ -206,6 +220,7 @@ MISUSED = [
     ([*PAIR, "--summary", "pipe"], "this is no regular file"),
     ([*PAIR, "--summary", "v", "--html", "./v"], "this file is something else already"),
     ([*PAIR, "--summary", PAIR[0]], "this file is something else already"),
+    ([*PAIR, "--seed", str(2**63)], "is no seed"),
     ([*PAIR, "--atol", "nan"], "`nan` is no tolerance"),
     ([*PAIR, "--rtol", "-1"], "`-1.0` is no tolerance"),
     ([*PAIR, "--tolerance", "output=x"], "`x` is no tolerance"),

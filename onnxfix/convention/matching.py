@@ -26,10 +26,16 @@ def match_caches(binding: Binding, target: Convention | None) -> list[Match]:
     does not know stays as it is; one that only the target knows must already be there in the target's form.
 
     Raises:
-        PlanError: A cache of the target is missing, or several caches of the model fit it equally well.
+        PlanError: The conventions are of different families, a cache of the target is missing, or several caches of the
+            model fit it equally well.
     """
     if target is None:
         return [Match(cache, None) for cache in binding.caches]
+    source = binding.convention
+    if not is_kin(source, target):
+        message = f"`{source}` ({source.family}) and `{target}` ({target.family}) are for different kinds of network"
+        hint = "if their caches are the same all the same, describe those to reach: --to 'PAST -> PRESENT: LAYOUT'"
+        raise PlanError(message, hint=hint)
     pairs = _Pairs(binding.caches, target.caches)
     pairs.add(lambda cache, spec: cache.spec.name == spec.name and _differ_in_units(cache, spec))
     pairs.add(lambda cache, spec: cache.spec.axes == spec.axes)
@@ -40,6 +46,15 @@ def match_caches(binding: Binding, target: Convention | None) -> list[Match]:
     if not pairs.found:
         raise PlanError(f"no cache of the model fits `{target}`")
     return [Match(cache, pairs.found.get(cache.spec.name)) for cache in binding.caches]
+
+
+def is_kin(one: Convention, other: Convention) -> bool:
+    """Whether two conventions are of one family, one family lies within the other, or one of them has none.
+
+    Equal axes mean little across families: the convolution of one network is not the memory of another.
+    """
+    shared = zip(one.family.split("/"), other.family.split("/"), strict=False)
+    return not (one.family and other.family) or all(mine == its for mine, its in shared)
 
 
 class _Pairs:

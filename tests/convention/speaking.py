@@ -176,14 +176,24 @@ def convention(text: str | list[str]) -> Convention:
     return library()[text] if isinstance(text, str) else convention_from_sentences(text)
 
 
+def of_no_family(one: Convention) -> Convention:
+    """Gives a convention that may meet any other."""
+    return replace(one, family="")
+
+
 def plan(
     source: str | list[str], target: str | list[str] | None, sizes: Sizes = SIZES, *,
     edits: Edits | None = None, given: Mapping[str, int] | None = None, labels: Labels | None = None,
     metadata: Mapping[str, str] | None = None, without: Iterable[str] = (),
 ) -> Plan:  # fmt: skip
-    """Plans the conversion of a model that speaks `source`; sizes, labels and metadata are the model's."""
+    """Plans the conversion of a model that speaks `source`; sizes, labels and metadata are the model's.
+
+    The target is of no family.
+    """
     signature = signature_of(convention(source), sizes, labels=labels, metadata=metadata, without=without)
-    return make_plan(bind(convention(source), signature, given), convention(target) if target else None, edits)
+    return make_plan(
+        bind(convention(source), signature, given), of_no_family(convention(target)) if target else None, edits
+    )
 
 
 def names(ports: Iterable[Port]) -> list[str]:

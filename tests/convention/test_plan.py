@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
-from speaking import SIZES, anonymous, convention, dims, names, plan, shuffled, signature_after, signature_of
+from speaking import (
+    SIZES,
+    anonymous,
+    convention,
+    dims,
+    names,
+    of_no_family,
+    plan,
+    shuffled,
+    signature_after,
+    signature_of,
+)
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention
 from onnxfix.convention.detect import detect
 from onnxfix.convention.load import library, parse_convention
+from onnxfix.convention.matching import is_kin
 from onnxfix.convention.plan import make_plan
 from onnxfix.convention.signature import Port, Signature
 from onnxfix.errors import PlanError
 
 DYNAMIC = {**SIZES, "batch": "B", "time": "T"}
 TEXT = ("gpt2-stacked", "optimum")
-WITH_KV = [name for name, convention in library().items() if "kv" in convention.caches[0].axes]
+WITH_KV = [*(name for name, convention in library().items() if convention.family == "speech/wenet"), *TEXT]
 
 
-# Every convention of the library into every other
+# Every convention into every other, whatever their families
 
 
 @pytest.mark.parametrize("target", WITH_KV)
@@ -40,7 +53,7 @@ def test_a_converted_model_speaks_the_target_and_needs_no_more(source: str, targ
         assert detection.choose().name == target
     assert done.is_identity == (source == target and not done.metadata)
     # And back: the caches are what they were.
-    back = make_plan(bind(library()[target], after, {"head": 5}), library()[source])
+    back = make_plan(bind(library()[target], after, {"head": 5}), of_no_family(library()[source]))
     first = library()[source].caches[0]
     before = [
         port for port in done.binding.signature.inputs if any(spec.template.match(port.name) for spec in first.past)
@@ -63,6 +76,40 @@ def test_what_shares_no_axes_is_refused(source: str, target: str) -> None:
         with pytest.raises(PlanError) as caught:
             plan(one, other)
         assert "has no counterpart in the model: `" in str(caught.value)
+
+
+FAMILIES = [
+    ("wenet-kv", "wenet-packed", ""),
+    ("wenet-kv", "optimum", "`wenet-kv` (speech/wenet) and `optimum` (decoder) are for different kinds of network"),
+    ("wenet-kv", "of none", ""),
+    ("of none", "wenet-kv", ""),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "refusal"), FAMILIES)
+def test_conventions_meet_within_a_family(source: str, target: str, refusal: str) -> None:
+    none = of_no_family(library()["optimum"])
+    one, other = library().get(source, none), library().get(target, none)
+    binding = bind(one, signature_of(one))
+    if not refusal:
+        assert make_plan(binding, other).caches
+        return
+    with pytest.raises(PlanError) as caught:
+        make_plan(binding, other)
+    assert caught.value.message == refusal
+    assert "describe those to reach: --to 'PAST -> PRESENT: LAYOUT'" in caught.value.hint
+
+
+def test_a_family_contains_what_stands_below_it() -> None:
+    families = ("decoder", "decoder/hybrid", "decoder/hybrid/small", "decoders", "speech", "")
+    one = convention(["a: batch"])
+    kin = {
+        f"{first}-{second}"
+        for first, second in itertools.combinations(families, 2)
+        if is_kin(replace(one, family=first), replace(one, family=second))
+    }
+    nested = {"decoder-decoder/hybrid", "decoder-decoder/hybrid/small", "decoder/hybrid-decoder/hybrid/small"}
+    assert kin == nested | {f"{family}-" for family in families if family}
 
 
 def test_identity_with_any_names_of_dims_and_any_order_of_unlisted_ports() -> None:

@@ -77,8 +77,8 @@ def check(
     )  # fmt: skip
     for provider in options.providers:
         report = _driven(result, trace, plan, options, declared, steps, provider, report)
-        if not report.passed:
-            raise _difference(replace(report, seconds=time.perf_counter() - started))
+    if not report.passed:
+        raise _difference(replace(report, seconds=time.perf_counter() - started))
     report = replace(report, notes=(*report.notes, *_remarks(report.runs)))
     if not report.values:
         raise VacuousCheck("no value was compared: every output is empty or NaN", hint=REAL_INPUT)
@@ -96,15 +96,35 @@ def _driven(
     result: Path, trace: Trace, plan: Plan, options: VerifyOptions, declared: Signature, steps: Steps, provider: str,
     report: VerifyReport,
 ) -> VerifyReport:  # fmt: skip
-    """Adds the runs on one provider; the result is out of memory when this returns."""
-    session, notes = _open_result(result, plan, provider, options)
+    """Adds the runs on one provider; the result is out of memory when this returns.
+
+    Raises:
+        VerifyError: The result cannot be driven. Where it was driven otherwise and differs, that is the worse news.
+    """
+    try:
+        session, notes = _open_result(result, plan, provider, options)
+    except VerifyError as error:
+        return _without(report, f"not driven on {provider}", error)
     report = replace(report, notes=(*report.notes, *(note for note in notes if note not in report.notes)))
     driver = _Driver(session, trace, plan, options, declared, steps)
     for run in trace.header.runs:
-        report = replace(report, runs=(*report.runs, driver.run(run, provider)))
-        if not report.passed:
-            break
+        try:
+            report = replace(report, runs=(*report.runs, driver.run(run, provider)))
+        except VerifyError as error:
+            report = _without(report, f"not driven from {run.start} caches on {provider}", error)
     return report
+
+
+def _without(report: VerifyReport, what: str, error: VerifyError) -> VerifyReport:
+    """Notes which run is missing from a report of what differs.
+
+    Raises:
+        VerifyError: The error itself, where nothing differs.
+    """
+    if report.passed:
+        raise error
+    reason = f"{error.where}: {error.message}" if error.where else error.message
+    return replace(report, notes=(*report.notes, f"{what}: {reason}"))
 
 
 def _asked(result: Path, trace: Trace, plan: Plan) -> Evidence:
@@ -260,8 +280,9 @@ def _compared(port: PortReport, expected: Array, actual: Array, number: int) -> 
 
 
 def _difference(report: VerifyReport) -> DifferenceError:
-    tick = min(port.tick for port in report.runs[-1].ports if port.tick is not None)
-    wrong = [port for port in report.runs[-1].ports if port.tick == tick]
+    run = next(run for run in report.runs if not run.passed)
+    tick = min(port.tick for port in run.ports if port.tick is not None)
+    wrong = [port for port in run.ports if port.tick == tick]
     port, found = wrong[0], next(one.difference for one in wrong[0].ticks if one.tick == tick)
     worst = found.worst
     assert worst is not None
@@ -279,7 +300,8 @@ def _difference(report: VerifyReport) -> DifferenceError:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         message += f"; {shown} {'differs' if len(others) == 1 else 'differ'} too"
-    return DifferenceError(message, report, where=f"{port.name}, tick {tick}")
+    label = f" ({text})" if (text := report.label(run)) else ""
+    return DifferenceError(message, report, where=f"{port.name}{label}, tick {tick}")
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:

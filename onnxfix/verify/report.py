@@ -280,8 +280,8 @@ class VerifyReport:
     """What was compared, and how much that proves.
 
     Attributes:
-        runs: The result, driven once for each provider and each length of the first caches; after one that fails there
-            is none.
+        runs: The result, driven once for each provider and each length of the first caches; after one that differs the
+            others are driven all the same, as far as they can be.
         fed: How each input that is no cache was fed, by port of the source.
         observable: Parts of caches that change an output when they are disturbed.
         not_observable: Parts that do not: that they go where they should is seen on the states alone.
@@ -305,6 +305,15 @@ class VerifyReport:
     mode: str = CLOSED_LOOP
     seed: int = 0
     is_optimized: bool = False
+
+    def label(self, run: Run) -> str:
+        """Returns what tells a run from the others; empty where nothing does."""
+        words = []
+        if len({one.start for one in self.runs}) > 1:
+            words.append(f"{run.start} start")
+        if len({one.provider for one in self.runs}) > 1:
+            words.append(run.provider)
+        return ", ".join(words)
 
     @property
     def ports(self) -> tuple[PortReport, ...]:

@@ -67,7 +67,9 @@ def test_a_weight_that_is_off_by_one_bit(off_by_one_bit: Path, tmp_path: Path, c
     assert "different  " in printed.err
     assert "differs from tick 0 on" in printed.err
     lines = printed.err.splitlines()
-    error = next(index for index, line in enumerate(lines) if line.startswith("error: output, tick 0: at ["))
+    error = next(
+        index for index, line in enumerate(lines) if line.startswith("error: output (full start), tick 0: at [")
+    )
     assert "  --bisect finds the first tensor inside the graph that differs" in lines[error:]
     assert printed.err.count("--bisect") == 1
     assert "failure" in _states(tmp_path)
@@ -130,7 +132,7 @@ def test_bisect_of_what_cannot_be_looked_into_hides_no_worse_news(
         printed = capsys.readouterr().err
         assert "--bisect found nothing" in printed
         assert line in printed
-        assert "error: output, tick 0" in printed
+        assert "error: output (full start), tick 0" in printed
 
 
 def test_nothing_proven_is_told_in_the_files_too(tmp_path: Path, capsys: Capture) -> None:

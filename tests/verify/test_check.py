@@ -15,9 +15,11 @@ from tiny_models import FLOAT, node, tiny
 
 import onnxfix
 from onnxfix.convention.signature import Port
-from onnxfix.errors import PlanError, UsageError, VacuousCheck, VerifyError
+from onnxfix.errors import DriveError, PlanError, UsageError, VacuousCheck, VerifyError
+from onnxfix.verify import check
 from onnxfix.verify.dims import contradictions
 from onnxfix.verify.report import DifferenceError
+from onnxfix.verify.session import Session
 from tests.model.files import external, written
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -171,6 +173,51 @@ def test_with_a_teacher_no_error_travels_on(recorded: Path, tmp_path: Path) -> N
         "closed loop": {"output": [1, 2], "hn": [1, 2], "cn": [0, 1, 2]},
         "teacher": {"output": [], "hn": [], "cn": [0, 1, 2]},
     }
+
+
+# ---------------------------------------------------------------- several providers and starts
+
+
+@pytest.mark.parametrize("providers", [("cpu", "cuda", "tensorrt"), ("cuda", "cpu")])
+def test_what_differs_is_worse_than_what_cannot_be_driven(
+    providers: tuple[str, ...], recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def session(path: Path, *, provider: str = "cpu", optimize: bool = False) -> Session:
+        if provider == "cuda":
+            raise DriveError("there is none", where="--provider cuda")
+        return Session(path, optimize=optimize)
+
+    monkeypatch.setattr(check, "Session", session)
+    path = edited(tmp_path / "new.onnx", drifting)
+    with pytest.raises(VerifyError) as error:
+        onnxfix.verify(path, against=recorded, options=onnxfix.VerifyOptions(providers=providers))
+    if providers[0] == "cuda":
+        assert str(error.value) == "--provider cuda: there is none"
+        return
+    assert isinstance(error.value, DifferenceError)
+    assert error.value.where == "cn (cpu), tick 0"
+    assert [(run.provider, run.passed) for run in error.value.report.runs] == [("cpu", False), ("tensorrt", False)]
+    assert "not driven on cuda: --provider cuda: there is none" in error.value.report.notes
+
+
+def late(proto: onnx.ModelProto) -> None:
+    """Adds to the caches what is 0 where they are full: only where they are empty does anything differ."""
+    for one in proto.graph.node:
+        one.output[:] = ["was" if name == "r_cnn_cache" else name for name in one.output]
+    nodes = ["size = Size att_cache", "none = Equal size zero"]
+    proto.graph.node.extend([*map(node, nodes), node("less = Cast none", to=FLOAT), node("r_cnn_cache = Sub was less")])
+    proto.graph.initializer.append(helper.make_tensor("zero", onnx.TensorProto.INT64, [], [0]))
+
+
+def test_the_run_that_differs_is_told_beside_those_that_do_not(tmp_path: Path) -> None:
+    source = SAMPLES / "conformer_packed_grow.onnx"
+    proto = onnx.load(source)
+    late(proto)
+    (tmp_path / "new.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(DifferenceError) as error:
+        onnxfix.verify(source, tmp_path / "new.onnx", options=THREE)
+    assert error.value.where == "r_cnn_cache (empty start), tick 0"
+    assert [(run.start, run.passed) for run in error.value.report.runs] == [("full", True), ("empty", False)]
 
 
 # ---------------------------------------------------------------- what was converted from what

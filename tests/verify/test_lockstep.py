@@ -234,10 +234,12 @@ def test_a_difference_is_told_with_its_place(tmp_path):
     assert report.observable
     assert not report.is_exact
     assert port.worst is not None
-    assert error.value.where == "r_value_cache_2, tick 0"
+    # How it goes on, and how it goes otherwise, is part of the picture.
+    assert [(run.start, run.ticks, run.passed) for run in report.runs] == [("full", 10, False), ("empty", 10, False)]
+    assert error.value.where == "r_value_cache_2 (full start), tick 0"
     assert str(error.value) == (
-        f"r_value_cache_2, tick 0: at {list(port.worst.index)} the source has {port.worst.expected}, the result "
-        f"{port.worst.actual}; {first.mismatched} values differ, by {first.max_abs:.3g} at most"
+        f"r_value_cache_2 (full start), tick 0: at {list(port.worst.index)} the source has {port.worst.expected}, the "
+        f"result {port.worst.actual}; {first.mismatched} values differ, by {first.max_abs:.3g} at most"
     )
     assert error.value.exit_code == 4
 

@@ -18,7 +18,6 @@ from onnxfix.verify.render.verdict import (
     evidence_text,
     fed_text,
     place_text,
-    run_label,
 )
 from onnxfix.verify.report import VerifyReport
 
@@ -65,7 +64,7 @@ def _suites(verdict: Verdict) -> Iterator[_Suite]:
     about = (("original", verdict.original), ("converted", verdict.converted), *_about(report))
     if report is not None:
         for run in report.runs:
-            label = run_label(report, run)
+            label = report.label(run)
             name = f"outputs ({label})" if label else "outputs"
             yield _Suite(name, tuple(_output(Row(port, run, label), verdict.fault) for port in run.ports), about)
     evidence = _Suite("evidence", tuple(_evidence(verdict)), () if report and report.runs else about)

@@ -161,19 +161,9 @@ def grouped(rows: Iterable[Row]) -> list[tuple[Row, ...]]:
 
 def _rows(report: VerifyReport) -> Iterator[Row]:
     for run in report.runs:
-        label = run_label(report, run)
+        label = report.label(run)
         for port in run.ports:
             yield Row(port, run, label)
-
-
-def run_label(report: VerifyReport, run: Run) -> str:
-    """Returns what tells a run from the others of its report; empty where nothing does."""
-    words = []
-    if len({one.start for one in report.runs}) > 1:
-        words.append(f"{run.start} start")
-    if len({one.provider for one in report.runs}) > 1:
-        words.append(run.provider)
-    return ", ".join(words)
 
 
 def driven_text(report: VerifyReport) -> str:

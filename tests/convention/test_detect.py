@@ -7,7 +7,7 @@ from dataclasses import replace
 from time import perf_counter
 
 import pytest
-from speaking import SIZES, anonymous, cache_ports, shuffled, signature_of
+from speaking import anonymous, shuffled
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention, convention_from_sentences
@@ -15,6 +15,7 @@ from onnxfix.convention.detect import detect
 from onnxfix.convention.load import library, load_convention, parse_convention
 from onnxfix.convention.plan import make_plan
 from onnxfix.convention.signature import Dim, Port, Signature
+from onnxfix.convention.sketch import SIZES, cache_ports, signature_of
 from onnxfix.errors import DetectError, LayoutError
 
 METADATA = {"num_blocks": "3", "head": "5", "chunk_size": "7", "left_chunks": "1", "name": "x", "odd": "--3"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from speaking import SIZES, anonymous, convention, dims, names, plan, signature_of
+from speaking import anonymous, convention, dims, names, plan
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.edits import CASTS, cast_notes
 from onnxfix.convention.load import library
 from onnxfix.convention.plan import Edits, make_plan
 from onnxfix.convention.signature import Port, Signature
+from onnxfix.convention.sketch import SIZES, signature_of
 from onnxfix.errors import PlanError, UsageError
 
 DYNAMIC = {**SIZES, "batch": "B", "time": "T"}

@@ -6,18 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from speaking import (
-    SIZES,
-    anonymous,
-    convention,
-    dims,
-    names,
-    of_no_family,
-    plan,
-    shuffled,
-    signature_after,
-    signature_of,
-)
+from speaking import anonymous, convention, dims, names, of_no_family, plan, shuffled, signature_after
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention
@@ -26,6 +15,7 @@ from onnxfix.convention.load import library, parse_convention
 from onnxfix.convention.matching import is_kin
 from onnxfix.convention.plan import make_plan
 from onnxfix.convention.signature import Port, Signature
+from onnxfix.convention.sketch import SIZES, signature_of
 from onnxfix.errors import PlanError
 
 DYNAMIC = {**SIZES, "batch": "B", "time": "T"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from speaking import SIZES, convention, dims, names, plan, signature_of
+from speaking import convention, dims, names, plan
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention
 from onnxfix.convention.load import parse_convention
 from onnxfix.convention.plan import Plan, make_plan
 from onnxfix.convention.signature import Port, Signature
+from onnxfix.convention.sketch import SIZES, signature_of
 from onnxfix.errors import PlanError
 
 DYNAMIC = {**SIZES, "batch": "B", "time": "T"}

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from language_strategies import layouts
-from speaking import Labels, Sizes, logical, signature_of, spread
+from speaking import logical, spread
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention, convention_from_sentences
 from onnxfix.convention.plan import Plan, make_plan
+from onnxfix.convention.sketch import Labels, Sizes, signature_of
 from onnxfix.errors import PlanError
 
 if TYPE_CHECKING:

@@ -80,7 +80,8 @@ def verify(
         plan = _plan(binding, converted, to=to, edits=edits, sizes=sizes)
         files = file_of(original, source, stack), file_of(converted, result, stack)
         report = drive(*files, plan, options, declared=converted.signature())
-    return replace(report, source=_name(source), result=_name(result))
+    notes = (*report.notes, *_frozen(plan, edits))
+    return replace(report, source=_name(source), result=_name(result), notes=notes)
 
 
 def find_culprit(
@@ -146,7 +147,7 @@ def _check(
     plan = _plan(trace.binding, converted, to=to, edits=edits, sizes=options.sizes)
     file = file_of(converted, result, stack)
     report = check(file, trace, plan, options, declared=converted.signature())
-    notes = report.notes
+    notes = (*report.notes, *_frozen(plan, edits))
     made_from = converted.metadata.get("onnxfix.source_sha256", "")
     if made_from and trace.header.sha256 and made_from != trace.header.sha256:
         notes = (*notes, "the result was converted from another file than the one that was recorded")
@@ -186,29 +187,45 @@ def _plan_to(target: Convention, binding: Binding, ports: Signature, edits: Edit
     """Returns what leads to a convention; the same convention in the same order is left as it is."""
     from onnxfix.convention.plan import make_plan
 
-    edits = replace(edits, dims={**_fixed(binding, ports, target), **edits.dims})
-    own = binding.signature
-    is_same = target.caches == binding.convention.caches and _order(own) == _order(ports)
-    return make_plan(binding, None if is_same else target, edits)
+    is_same = target.caches == binding.convention.caches and _order(binding.signature) == _order(ports)
+    goal = None if is_same else target
+    if not any("batch" in cache.axes for cache in target.caches):
+        edits = replace(edits, dims={**dict.fromkeys(binding.symbols_of("batch"), 1), **edits.dims})
+    plan = make_plan(binding, goal, edits)
+    fixed = _fixed(plan, ports)
+    return make_plan(binding, goal, replace(edits, dims={**fixed, **edits.dims})) if fixed else plan
 
 
 def _order(signature: Signature) -> list[str]:
     return [port.name for port in (*signature.inputs, *signature.outputs)]
 
 
-def _fixed(binding: Binding, other: Signature, target: Convention) -> dict[str, int | str]:
-    """Returns the symbolic dims of the trusted model that are fixed in the other: in the ports of the same name."""
-    signature = binding.signature
-    fixed: dict[str, int | str] = {}
-    for ports, others in ((signature.inputs, other.inputs), (signature.outputs, other.outputs)):
-        dims = {port.name: port.dims for port in others}
+def _fixed(plan: Plan, other: Signature) -> dict[str, int]:
+    """Returns the symbolic dims of the trusted model that are fixed in the other, whatever has become of its ports."""
+    names: dict[str, list[str]] = {name: [name] for name in plan.binding.symbols if name not in plan.symbols}
+    for old, new in plan.symbols.items():
+        if isinstance(new, str):
+            names.setdefault(new, []).append(old)
+    fixed: dict[str, int] = {}
+    for ports, others in ((plan.inputs, other.inputs), (plan.outputs, other.outputs)):
+        dims = {port.name: port.dims or () for port in others}
         for port in ports:
-            for old, new in zip(port.dims or (), dims.get(port.name) or (), strict=False):
-                if isinstance(old, str) and isinstance(new, int):
-                    fixed.setdefault(old, new)
-    if not any("batch" in cache.axes for cache in target.caches):
-        fixed |= dict.fromkeys(binding.symbols_of("batch"), 1)
+            planned, found = port.dims or (), dims.get(port.name, ())
+            for dim, size in zip(planned, found, strict=False) if len(planned) == len(found) else ():
+                if isinstance(dim, str) and isinstance(size, int):
+                    fixed |= {name: size for name in names.get(dim, ()) if name not in fixed}
     return fixed
+
+
+def _frozen(plan: Plan, edits: Edits | None) -> list[str]:
+    """Returns what there is to say of sizes that the result has fixed, and nobody said so."""
+    said = {name for key in (edits.dims if edits else ()) for name in (key, *plan.binding.symbols_of(key))}
+    open_dims = {dim for port in plan.binding.signature.inputs for dim in port.dims or () if isinstance(dim, str)}
+    sizes = [
+        f"{name} = {size}" for name, size in sorted(plan.symbols.items())
+        if isinstance(size, int) and name in open_dims - said
+    ]  # fmt: skip
+    return [f"the result has fixed {', '.join(sizes)}: nothing is proven of other sizes"] if sizes else []
 
 
 @contextlib.contextmanager

@@ -140,7 +140,25 @@ def test_a_batch_that_only_one_side_has_is_one(tmp_path: Path) -> None:
     edits = onnxfix.Edits(dims={"batch_size": 1})
     onnxfix.convert(source, tmp_path / "new.onnx", to="wenet-packed", edits=edits, simplify=False, verify=False)
     # Nobody says here that the batch is frozen: the result does.
-    assert onnxfix.verify(source, tmp_path / "new.onnx", to="wenet-packed", options=THREE).is_exact
+    report = onnxfix.verify(source, tmp_path / "new.onnx", to="wenet-packed", options=THREE)
+    assert report.is_exact
+    assert "the result has fixed batch_size = 1: nothing is proven of other sizes" in report.notes
+    # What somebody says need not be told.
+    report = onnxfix.verify(source, tmp_path / "new.onnx", to="wenet-packed", options=THREE, edits=edits)
+    assert not any("has fixed" in note for note in report.notes)
+
+
+def test_a_cache_of_one_name_and_another_layout_fixes_no_size(tmp_path: Path) -> None:
+    sentences = ("cache -> new: layer kv batch head time dim", "cache -> new: batch time layer kv head dim")
+    for name, sentence in zip(("old", "new"), sentences, strict=True):
+        path = tmp_path / f"{name}.onnx"
+        onnxfix.convert(SAMPLES / "gpt2_kv.onnx", path, to=sentence, simplify=False, verify=False)
+    # Four heads stand where the time stood.
+    models = tmp_path / "old.onnx", tmp_path / "new.onnx"
+    report = onnxfix.verify(*models, from_=sentences[0], to=sentences[1], options=THREE)
+    assert report.is_exact
+    assert [run.start for run in report.runs] == ["full", "empty"]
+    assert not any("has fixed" in note for note in report.notes)
 
 
 def test_sizes_that_no_model_has_are_refused() -> None:

@@ -42,7 +42,7 @@ class VerifyOptions:
         trace: A recorded run of the source, to be checked against instead of the source itself.
 
     Raises:
-        UsageError: The seed is negative or too large to be stored, or the batch is empty.
+        UsageError: The seed is negative, or too large to be stored.
     """
 
     ticks: int | None = None
@@ -63,8 +63,6 @@ class VerifyOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"{self.seed} is no seed", where="--seed", hint="a seed is at least 0 and less than 2**63")
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"{self.batch} is no batch", where="--batch", hint="at least one stream")
 
     def tolerance(self, port: str, dtype: str) -> Tolerance | None:
         """Returns how much an output of the result may differ; None: not by a bit.

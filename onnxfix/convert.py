@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from onnxfix.errors import RewriteError
+from onnxfix.errors import DriveError, RewriteError
 from onnxfix.request import file_of, open_model, plan_conversion, scratch
 
 if TYPE_CHECKING:
@@ -211,11 +211,20 @@ def _deliver(
             from onnxfix.verify.lockstep import verify as drive
 
             with clock.stage("verify"):
-                proof = drive(file_of(original, source, stack), staged.path, plan, options)
+                try:
+                    proof = drive(file_of(original, source, stack), staged.path, plan, options)
+                except DriveError as error:
+                    error.hint = _with_way_out(error.hint)
+                    raise
         if destination is not None:
             with clock.stage("write"):
                 staged.commit()
         return proof
+
+
+def _with_way_out(hint: str) -> str:
+    way = "--no-verify converts without a proof"
+    return hint if way in hint else "\n  ".join(filter(None, (hint, way)))
 
 
 class _Clock:

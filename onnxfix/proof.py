@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxfix.errors import DetectError, PlanError, UsageError
-from onnxfix.request import bind_model, conventions_of, file_of, open_model, read_convention
+from onnxfix.request import bind_model, conventions_of, file_of, open_model, read_convention, require_known_sizes
 
 if TYPE_CHECKING:
     from onnxfix.convention.binding import Binding
@@ -144,6 +144,9 @@ def _check(
 
     converted = open_model(result)
     _require_convention(trace, from_)
+    own = {dim for port in converted.signature().inputs for dim in port.dims or ()}
+    said = {name: size for name, size in options.sizes.items() if name not in own}
+    require_known_sizes(replace(trace.binding, sizes=said))
     plan = _plan(trace.binding, converted, to=to, edits=edits, sizes=options.sizes)
     file = file_of(converted, result, stack)
     report = check(file, trace, plan, options, declared=converted.signature())

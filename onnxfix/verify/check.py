@@ -28,7 +28,7 @@ from onnxfix.verify.report import (
     VerifyOptions,
     VerifyReport,
 )
-from onnxfix.verify.session import Session
+from onnxfix.verify.session import Session, require_provider
 from onnxfix.verify.stream import Tick, next_state
 from onnxfix.verify.trace import Trace
 from onnxfix.verify.translation import expected_outputs, translated_inputs
@@ -58,6 +58,7 @@ def check(
         DifferenceError: An output or a state differs.
         VerifyError: The model has other ports than the plan says, or onnxruntime rejects what the trusted model took.
         VacuousCheck: Nothing was compared, or nothing of the state shows in the outputs.
+        DriveError: A provider does not run on this machine.
         UsageError: More ticks are asked for than were recorded, or a tolerance is for no output.
         TraceError: The trace is damaged.
         ModelReadError: The file is missing or no model.
@@ -65,6 +66,8 @@ def check(
     options = options or VerifyOptions()
     started = time.perf_counter()
     _require_ticks(trace, options)
+    for provider in options.providers:
+        require_provider(provider)
     options.require_outputs(tuple(port.name for port in plan.outputs))
     steps = steps or Steps(options.progress)
     steps.expect(sum(min(options.ticks or run.ticks, run.ticks) for run in trace.header.runs) * len(options.providers))

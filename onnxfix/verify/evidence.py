@@ -241,6 +241,8 @@ def _why_vacuous(witness: Witness, is_constant: bool, reasons: Mapping[str, str]
     first = witness.starts[0]
     if not any(tick.fetched[name].size for tick in witness.starts for name in witness.counted(tick)):
         return "every output is empty, so nothing is proven"
+    if _is_nan(witness):
+        return "every output is NaN, so nothing is proven"
     if is_constant:
         return "every output is the same at every tick, so nothing is proven"
     if all(reason == "it is empty" for reason in reasons.values()):
@@ -250,6 +252,13 @@ def _why_vacuous(witness: Witness, is_constant: bool, reasons: Mapping[str, str]
     names = list(reasons)
     shown = "; ".join(names[:4]) + (f"; and {len(names) - 4} more" if len(names) > 4 else "")
     return f"no output depends on the state, so nothing is proven of the conversion ({shown})"
+
+
+def _is_nan(witness: Witness) -> bool:
+    """Whether the first ticks put out nothing but NaN."""
+    dtypes = {port.name: port.dtype for port in witness.session.outputs}
+    arrays = [(tick.fetched[name], dtypes[name]) for tick in witness.starts for name in witness.counted(tick)]
+    return all(count_nans(array, dtype) == array.size for array, dtype in arrays)
 
 
 def _is_deaf(witness: Witness, first: Tick) -> bool:

@@ -129,7 +129,7 @@ def require_comparable(plan: Plan) -> None:
     for port in plan.binding.signature.outputs:
         if port.dtype not in DRIVABLE:
             message = f"an output of element type {port.dtype} cannot be compared"
-            raise DriveError(message, where=port.name, hint="--no-verify converts without a proof")
+            raise DriveError(message, where=port.name)
 
 
 @dataclass

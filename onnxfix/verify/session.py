@@ -72,7 +72,7 @@ class Session:
             if kind in ("NoSuchFile", "InvalidProtobuf"):
                 raise ModelReadError(_shortened(error), where=str(path)) from None
             message = f"onnxruntime cannot load the model: {_shortened(error)}"
-            raise DriveError(message, where=str(path), hint="--no-verify converts without a proof") from None
+            raise DriveError(message, where=str(path)) from None
         if (got := self._session.get_providers()[0]) != PROVIDERS[provider]:
             raise _fallen_back(provider, f"onnxruntime runs the model on {got}, not on {PROVIDERS[provider]}")
         self._quiet = onnxruntime.RunOptions()

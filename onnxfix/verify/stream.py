@@ -77,7 +77,7 @@ def _explained(error: DriveError, drive: Drive, feeds: Mapping[str, Array], tick
     options = [f"--size {name}=N (it is {size})" for name, size in sizes.items()]
     # Noise is rarely what a model chokes on; an offset or a mask is.
     choice = [name for name in feeds if drive.fed.get(name) not in (None, "features")] or list(feeds)
-    options += [f"--feed {error.where or choice[0]}=constant:N", "--inputs FILE.npz", "--no-verify"]
+    options += [f"--feed {error.where or choice[0]}=constant:N", "--inputs FILE.npz"]
     if tick:
         options.insert(0, f"--ticks {tick}")
     where = f"{error.where}, tick {tick}" if error.where else f"tick {tick}"

@@ -250,5 +250,15 @@ def test_slips_of_the_pen_are_refused_before_any_work(
     assert list(contents(tmp_path)) == []
 
 
+def test_only_those_who_may_leave_the_proof_out_are_told_so(tmp_path: Path, capsys: Capture) -> None:
+    feed = ["--feed", "offset=constant:1000000"]
+    for words in (["convert", PAIR[0], f"{tmp_path}/x"], ["verify", *PAIR], ["record", PAIR[0], f"{tmp_path}/x"]):
+        assert main([*words, *feed]) == 4
+        printed = capsys.readouterr().err
+        assert "change that with --size T=N" in printed
+        assert ("--no-verify converts without a proof" in printed) == (words[0] == "convert")
+        assert ("--no-verify" in printed) == (words[0] == "convert")
+
+
 def test_every_option_has_a_word_of_help() -> None:
     assert [parameter.name for parameter in verify.params if not getattr(parameter, "help", "")] == ["models"]

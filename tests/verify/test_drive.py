@@ -310,7 +310,7 @@ def test_what_onnxruntime_rejects_is_told_with_what_to_set(capfd):
     assert error.value.message.startswith("the source cannot be driven: Add node. Name:'/layers.0/attention/Add")
     assert "onnxruntime_src" not in error.value.message
     assert "offset [] (constant:3)" in error.value.hint
-    for option in ("--size T_CACHE=N (it is 64)", "--feed offset=constant:N", "--inputs FILE.npz", "--no-verify"):
+    for option in ("--size T_CACHE=N (it is 64)", "--feed offset=constant:N", "--inputs FILE.npz"):
         assert option in error.value.hint
     assert error.value.exit_code == 4
     assert capfd.readouterr().err == ""

@@ -60,6 +60,9 @@ NOTHING = {
     "the outputs are constant": (
         ["zero = Sub x x", "y = Sign zero", "present = Identity past"], "every output is the same at every tick",
     ),
+    "the outputs are NaN": (
+        ["zero = Sub x x", "nan = Div zero zero", "y = Add nan x", "present = Identity past"], "every output is NaN",
+    ),
     "all outputs are empty": (
         ["y = Slice x none none", "present = Identity past"], "every output is empty",
     ),

@@ -313,7 +313,7 @@ NOTHING = {
     ),
     "NaN hides the state": (
         ["a = ReduceSum past", "zero = Sub a a", "nan = Div zero zero", "y = Add x nan", "present = Identity past"],
-        "every output is the same at every tick",
+        "every output is NaN",
     ),
 }  # fmt: skip
 

@@ -15,12 +15,18 @@ if (($# < 2)); then
     echo "usage: ${0##*/} ORIGINAL CONVERTED [REPORTS] [OPTIONS...]" >&2
     exit 2
 fi
-original=$1 converted=$2 reports=${3:-reports}
-shift $(($# < 3 ? $# : 3))
+original=$1 converted=$2 reports=reports
+shift 2
+if (($# > 0)) && [[ $1 != -* ]]; then
+    reports=$1
+    shift
+fi
 
 folder=$(dirname -- "$converted") name=$(basename -- "$converted")
 
 mkdir -p -- "$reports" "$folder" || exit 2
+# What an earlier run said is not said of this one, however it ends.
+rm -f -- "$reports"/verify.{xml,md,html} || exit 2
 work=$(mktemp -d -- "$folder/.candidate.XXXXXX") || exit 3
 trap 'rm -rf -- "$work"' EXIT
 
@@ -32,7 +38,7 @@ onnxfix verify "$original" "$work/$name" --quiet \
     --junit "$reports/verify.xml" --summary "$reports/verify.md" --html "$reports/verify.html" "$@"
 code=$?
 if ((code != 0)); then
-    echo "not released: see $reports/verify.html" >&2
+    echo "not released$([[ ! -e $reports/verify.html ]] || echo ": see $reports/verify.html")" >&2
     exit "$code"
 fi
 

@@ -60,6 +60,18 @@ def test_what_goes_wrong_before_is_told_by_the_exit_code(folder: Path, words: tu
     assert not (folder / "new.onnx").exists()
 
 
+def test_a_failure_leaves_no_reports_of_an_earlier_run(folder: Path) -> None:
+    assert release(folder, "old.onnx", "new.onnx", "--ticks", "2").returncode == 0
+    before = (folder / "new.onnx").read_bytes()
+    assert len(list((folder / "reports").iterdir())) == 3
+    assert release(folder, "no.onnx", "new.onnx").returncode == 3
+    assert list((folder / "reports").iterdir()) == []
+    ran = release(folder, "old.onnx", "new.onnx", "--atol", "nan")
+    assert (ran.returncode, ran.stderr.splitlines()[-1]) == (2, "not released")
+    assert sorted(path.name for path in folder.iterdir()) == ["bin", "new.onnx", "old.onnx", "reports"]
+    assert (folder / "new.onnx").read_bytes() == before
+
+
 def test_the_script_pleases_shellcheck() -> None:
     for tool in filter(None, [shutil.which("shellcheck")]):
         assert subprocess.run([tool, str(SCRIPT)], capture_output=True, text=True).stdout == ""
@@ -72,5 +84,5 @@ def test_the_workflow_uses_what_is_there() -> None:
     assert options
     assert set(options) <= known
     reports = re.findall(r"reports/([\w.]+)", WORKFLOW)
-    assert reports == ["verify.md"]
+    assert set(reports) == {"verify.md"}
     assert "$reports/verify.md" in SCRIPT.read_text()

@@ -1,0 +1,168 @@
+"""Every convention of a family into every other: bit for bit the same stream, and the target's own network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from networks import SIZES, build
+
+import onnxfix
+from onnxfix.convention.convention import Convention
+from onnxfix.convention.detect import detect
+from onnxfix.convention.load import library
+from onnxfix.convention.matching import is_kin
+from onnxfix.convention.signature import Port, Signature
+from onnxfix.convention.template import LABELS
+from onnxfix.errors import PlanError
+from onnxfix.model.model import Model
+
+TABLE = Path(__file__).with_name("refused.table")
+REFUSED = [
+    tuple(part.strip() for part in (*line.partition(":")[0].split("->"), line.partition(":")[2]))
+    for line in TABLE.read_text(encoding="utf-8").splitlines()
+    if line.strip() and not line.startswith("#")
+]
+PAIRS = [
+    (source, target)
+    for source, target in itertools.permutations(library(), 2)
+    if is_kin(library()[source], library()[target])
+]
+TICKS = 6
+
+
+def refusal(source: str, target: str) -> str:
+    """Returns words of the error for a pair that does not convert; empty for one that does."""
+    return next((words for one, other, words in REFUSED if fnmatch(source, one) and fnmatch(target, other)), "")
+
+
+def agreed(one: Convention, other: Convention) -> tuple[Convention, Convention]:
+    """Returns both with caches that are updated in one way where only one of them says how."""
+    both = []
+    for mine, its in ((one, other), (other, one)):
+        partners = {cache.name: cache.update for cache in its.caches}
+        caches = [replace(cache, update=cache.update or partners.get(cache.name)) for cache in mine.caches]
+        both.append(replace(mine, caches=tuple(caches)))
+    return both[0], both[1]
+
+
+def common_sizes(one: Convention, other: Convention) -> dict[str, int]:
+    """Returns sizes that both can say: an axis that one of them lacks is of size 1."""
+    sizes = dict(SIZES)
+    for cache in one.caches:
+        partner = other.cache(cache.name)
+        for axis in cache.axes ^ partner.axes if partner else ():
+            if axis not in LABELS:
+                sizes[axis] = 1
+    for cache in (*one.caches, *other.caches):
+        for axis in cache.past[0].template.fixed:
+            if axis not in LABELS:
+                sizes[axis] = len({spec.template.fixed[axis] for spec in cache.past})
+    return sizes
+
+
+def common_roles(one: Convention, other: Convention) -> set[str]:
+    """Returns the roles of other ports that both have in one form."""
+    forms: list[dict[str, set[str]]] = []
+    for convention in (one, other):
+        forms.append({})
+        for kind, specs in (("input", convention.inputs), ("output", convention.outputs)):
+            for spec in specs:
+                forms[-1].setdefault(spec.role, set()).add(f"{kind} {spec.layout} {spec.dtype}")
+    return {role for role, form in forms[0].items() if forms[1].get(role) == form} - {"other", "flag"}
+
+
+def common_caches(convention: Convention, other: Convention) -> tuple[str, ...]:
+    """Returns the caches that are to be left out, as the other convention does not know them."""
+    names = {cache.name for cache in other.caches}
+    return tuple(cache.name for cache in convention.caches if cache.optional and cache.name not in names)
+
+
+def told(convention: Convention, sizes: Mapping[str, int], without: Collection[str]) -> dict[str, int]:
+    """Returns sizes that dims do not tell: those in groups."""
+    return {
+        f"{cache.name}.{axis}": sizes[axis]
+        for cache in convention.caches
+        for spec in (cache.past if cache.name not in without else ())
+        for item in spec.layout.items
+        for axis in item
+        if len(item) > 1 and axis not in LABELS and axis in sizes
+    }
+
+
+def namesakes(name: str) -> set[str]:
+    """Returns the conventions that call their tensors the same: only what is beside the caches tells them apart."""
+    words = {cache.name: {spec.template.text for spec in cache.past} for cache in library()[name].caches}
+    return {
+        other
+        for other, convention in library().items()
+        if any(words.get(c.name) == {spec.template.text for spec in c.past} for c in convention.caches)
+    }
+
+
+def ports(model: Model) -> list[Port]:
+    signature = model.signature()
+    return [*signature.inputs, *signature.outputs]
+
+
+def feeds(signature: Signature) -> dict[str, np.ndarray]:
+    """Returns an array of its own for each input, whatever its name: other orders of ports get the same."""
+    symbols: dict[str, int] = {}
+    arrays = {}
+    for port in sorted(signature.inputs, key=lambda port: port.name):
+        shape = [dim if isinstance(dim, int) else symbols.setdefault(str(dim), 3) for dim in port.dims or ()]
+        random = np.random.default_rng([ord(letter) for letter in port.name])
+        values = random.standard_normal(shape) if "float" in port.dtype else random.integers(0, 2, shape)
+        arrays[port.name] = values.astype(port.dtype)
+    return arrays
+
+
+def run(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return dict(zip([port.name for port in session.get_outputs()], session.run(None, dict(arrays)), strict=True))
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_a_pair(source: str, target: str) -> None:
+    one, other = agreed(library()[source], library()[target])
+    sizes, roles = common_sizes(one, other), common_roles(one, other)
+    model = build(one, sizes, roles=roles, without=common_caches(one, other))
+    known = told(one, sizes, common_caches(one, other))
+    words = refusal(source, target)
+    if words:
+        with pytest.raises(PlanError) as caught:
+            onnxfix.convert(model, to=target, from_=source, sizes=known, verify=False)
+        assert words in str(caught.value)
+        return
+    options = onnxfix.VerifyOptions(ticks=TICKS)
+    report = onnxfix.convert(model, to=target, from_=source, sizes=known, simplify=False, verify=options)
+    assert report.proof is not None and report.proof.is_exact and report.proof.values > 0
+    assert report.model is not None
+    found = detect(report.model.signature())
+    best = {one.name for one in found.candidates if one.rank == found.candidates[0].rank}
+    assert best & namesakes(target), best
+
+    native = build(other, sizes, roles=roles, without=common_caches(other, one))
+    assert ports(report.model) == ports(Model.from_proto(native))
+    arrays = feeds(report.model.signature())
+    ours, theirs = run(report.model.proto, arrays), run(native, arrays)
+    for name, array in ours.items():
+        np.testing.assert_allclose(array, theirs[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+    known = told(other, sizes, common_caches(other, one))
+    back = onnxfix.convert(report.model, to=source, from_=target, sizes=known, simplify=False, verify=False)
+    assert back.model is not None
+    assert ports(back.model) == ports(Model.from_proto(model))
+
+
+def test_the_table_names_what_there_is() -> None:
+    for source, target, words in REFUSED:
+        assert words, (source, target)
+        assert [pair for pair in PAIRS if refusal(*pair) == words], f"{source} -> {target} is of no use"

@@ -18,6 +18,7 @@ from onnxfix.request import file_of, open_model, plan_conversion, scratch
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits, Plan
+    from onnxfix.model.graph import GraphView
     from onnxfix.model.model import Model
     from onnxfix.report import ConversionReport
     from onnxfix.request import Source, Speech
@@ -87,9 +88,10 @@ def convert(
     model = original if isinstance(source, str | Path) else _duplicate(original)
     nodes = len(model.proto.graph.node)
     with clock.stage("simplify"):
-        notes = _simplify(model) if simplify else ("not simplified, as asked",)
+        notes, graph = _simplify(model) if simplify else (("not simplified, as asked",), None)
     with clock.stage("rewrite"):
-        surgery = rewrite(model, plan, cancel=cancel, splits=original.metadata.get(SPLITS, "").split())
+        splits = original.metadata.get(SPLITS, "").split()
+        surgery = rewrite(model, plan, cancel=cancel, splits=splits, graph=graph)
     with clock.stage("check"):
         _require_planned_ports(model, plan)
         model.require_no_new_complaint(complaints)
@@ -182,12 +184,12 @@ def _copy(model: Model, destination: str | Path | None) -> None:
     model.save(path)
 
 
-def _simplify(model: Model) -> tuple[str, ...]:
-    """Simplifies the graph in place, and returns what the user should know of it."""
+def _simplify(model: Model) -> tuple[tuple[str, ...], GraphView | None]:
+    """Simplifies the graph in place; returns what the user should know of it, and the graph where that is at hand."""
     from onnxfix.surgery.simplify import simplify
 
     report = simplify(model)
-    return (f"not simplified: {report.reason}",) if report.reason else ()
+    return ((f"not simplified: {report.reason}",) if report.reason else ()), report.graph
 
 
 def _deliver(

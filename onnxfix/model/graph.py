@@ -81,6 +81,10 @@ class GraphView(EditedGraph):
             return
         self._note_types(inferred.graph)
 
+    def take_types(self, inferred: onnx.GraphProto) -> None:
+        """Takes over what was inferred of values of the same names, as `infer_shapes` would have found it."""
+        self._note_types(inferred)
+
     def add_node(
         self,
         op_type: str,

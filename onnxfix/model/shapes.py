@@ -37,11 +37,19 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     The argument stays as it is. Sizes that nobody knows get new names, the same name where they are the same.
     """
     fixed = _Fixed(model)
+    refined = None
     for _ in range(_ROUNDS):
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        if not _Refinement(model, fixed).run():
+        # Where onnx made nothing of what was learnt, nothing more can be.
+        if refined == _described(model) or not _Refinement(model, fixed).run():
             break
+        refined = _described(model)
     return model
+
+
+def _described(model: onnx.ModelProto) -> list[bytes]:
+    """Returns what a model says of its values."""
+    return [value.SerializeToString() for values in (model.graph.value_info, model.graph.output) for value in values]
 
 
 class _Fixed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -46,7 +46,9 @@ class SurgeryReport:
     copies: Copies
 
 
-def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[str] = ()) -> SurgeryReport:
+def rewrite(
+    model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[str] = (), graph: GraphView | None = None
+) -> SurgeryReport:
     """Changes the boundary of a model as planned.
 
     Args:
@@ -54,12 +56,14 @@ def rewrite(model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[s
         plan: What to change. It was made for the ports that the model has.
         cancel: Whether to cancel adapters against the graph.
         splits: Axes to take apart by Split rather than by Slices.
+        graph: The model's graph with its types inferred, where somebody has it already.
 
     Raises:
         RewriteError: An operator is missing in the model's opset. The model is as it was then.
     """
-    graph = GraphView(model)
-    graph.infer_shapes()
+    if graph is None:
+        graph = GraphView(model)
+        graph.infer_shapes()
     try:
         report = _Surgery(graph, plan).run(cancel, splits)
     except RewriteError as error:
@@ -119,10 +123,10 @@ class _Surgery:
         self.graph.set_inputs(self.plan.inputs)
         emitter = Emitter(self.graph, self.views)
         canceller = Canceller(self.graph, self.views, emitter)
-        adapters = self._count_adapters()
+        past = [self._past_views(route) for route in self.past]
+        adapters = self._count_adapters(past)
         shown = {inner: old for old, inner in self.inner.items()}
-        for route in self.past:
-            caches = self._past_views(route)
+        for route, caches in zip(self.past, past, strict=True):
             if cancel:
                 old = {block.name: caches[self.inner[block.name]] for block in route.source}
                 canceller.follow(caches, shown, together(route, old, splits))
@@ -186,11 +190,11 @@ class _Surgery:
         """Returns the new outputs of a cache, given the old ones by their inner names."""
         return route_views(route, {block.name: leaves[self.inner[block.name]] for block in route.source}, self.views)
 
-    def _count_adapters(self) -> int:
+    def _count_adapters(self, past: Iterable[Mapping[str, View]]) -> int:
         counter = Counter(self.graph)
         emitter = Emitter(counter, self.views)
-        for route in self.past:
-            for view in self._past_views(route).values():
+        for caches in past:
+            for view in caches.values():
                 emitter.tensor(view)
         for route in self.present:
             for name, view in self._present_views(route, self._present_leaves(route)).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from onnxfix.convention.layout import Layout
 from onnxfix.convention.route import Block, Labels, Rearrange, Route, Split, Stack, fuse, holds, walk_split, walk_stack
@@ -19,9 +20,9 @@ def route_views(route: Route, leaves: Mapping[str, View], views: Views) -> dict[
     held: dict[Labels, View] = {block.labels: leaves[block.name] for block in route.source}
     for step in route.steps:
         if isinstance(step, Split):
-            held = walk_split(step, held, lambda view, position, step=step: walker.pick(view, step, position))  # type: ignore[misc]
+            held = walk_split(step, held, partial(walker.pick, step))
         elif isinstance(step, Stack):
-            held = walk_stack(step, held, lambda parts, step=step: walker.stack(parts, step))  # type: ignore[misc]
+            held = walk_stack(step, held, partial(walker.stack, step))
         else:
             held = {
                 labels: walker.rearrange(view, step) if holds(labels, step.where) else view
@@ -56,7 +57,7 @@ class _Walker:
         self.sizes = sizes
         self.views = views
 
-    def pick(self, view: View, step: Split, position: int) -> View:
+    def pick(self, step: Split, view: View, position: int) -> View:
         index, slot = step.before.place(step.axis)
         unfolded = self.rearrange_layout(
             view, step.before, _unfolded(step.before, index), {step.axis: len(step.labels)}
@@ -67,7 +68,7 @@ class _Walker:
             return picked
         return self.rearrange_layout(picked, _unfolded(rest, index), rest, {})
 
-    def stack(self, parts: Sequence[View], step: Stack) -> View:
+    def stack(self, step: Stack, parts: Sequence[View]) -> View:
         joined = self.views.join([self.views.unsqueeze(part, (0,)) for part in parts], 0)
         front = Layout(((step.axis,), *step.before.items))
         return self.rearrange_layout(joined, front, step.after, {step.axis: len(step.labels)})

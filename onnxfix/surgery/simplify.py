@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,14 @@ class SimplifyReport:
         nodes_after: Nodes afterwards.
         is_taken: Whether the model was changed.
         reason: Why it could not be simplified; empty where it was, and where there is nothing to simplify.
+        graph: The model's graph with its types inferred, for who goes on with it; None where that is not known.
     """
 
     nodes_before: int
     nodes_after: int
     is_taken: bool
     reason: str = ""
+    graph: GraphView | None = field(default=None, repr=False, compare=False)
 
 
 def simplify(model: Model) -> SimplifyReport:
@@ -72,14 +74,14 @@ def simplify(model: Model) -> SimplifyReport:
     """
     before = sum(1 for _ in _nodes(model.proto.graph))
     try:
-        is_taken = _simplify(model)
+        is_taken, graph = _simplify(model)
     except (SimplifyError, RewriteError) as error:
         return SimplifyReport(before, before, False, error.message)
-    return SimplifyReport(before, sum(1 for _ in _nodes(model.proto.graph)), is_taken)
+    return SimplifyReport(before, sum(1 for _ in _nodes(model.proto.graph)), is_taken, graph=graph)
 
 
-def _simplify(model: Model) -> bool:
-    """Changes the model; returns whether there was anything to change.
+def _simplify(model: Model) -> tuple[bool, GraphView | None]:
+    """Changes the model; returns whether there was anything to change, and its graph where the types are known.
 
     Raises:
         SimplifyError: onnxsim cannot do it. The model is as it was.
@@ -90,11 +92,15 @@ def _simplify(model: Model) -> bool:
     skeleton = model.skeleton().proto
     del skeleton.metadata_props[:]
     _raise_ir_version(skeleton)
-    simplified = _until_stable(skeleton)
-    if simplified is skeleton:
-        return False
-    _Merge(model, skeleton.graph, simplified.graph).run()
-    return True
+    simplified, inferred = _until_stable(skeleton)
+    graph = GraphView(model)
+    is_taken = simplified is not skeleton
+    if is_taken:
+        _Merge(graph, skeleton.graph, simplified.graph).run()
+    if inferred is None:
+        return is_taken, None
+    graph.take_types(inferred.graph)
+    return is_taken, graph
 
 
 def _raise_ir_version(skeleton: onnx.ModelProto) -> None:
@@ -120,8 +126,12 @@ def _computing(model: onnx.ModelProto) -> int:
     return sum(node.op_type != "Constant" for node in _nodes(model.graph))
 
 
-def _until_stable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    """Runs onnxsim until it finds nothing more; returns the argument itself where it found nothing at all.
+def _until_stable(skeleton: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto | None]:
+    """Runs onnxsim until it finds nothing more.
+
+    Returns:
+        What it made, or the argument itself where it found nothing at all; and the same with its types inferred, but
+        for nodes that were veiled. None where there might be more to find.
 
     Raises:
         SimplifyError: onnxsim failed, changed the outputs, or wrote out a large constant.
@@ -135,7 +145,7 @@ def _until_stable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         simplified = _run_onnxsim(inferred)
         veil.lift(simplified)
         if _computing(simplified) >= _computing(current):
-            return current
+            return current, inferred
         if [value.name for value in simplified.graph.output] != outputs:
             raise SimplifyError("onnxsim changed the outputs")
         if any(map(is_weight, simplified.graph.initializer)) or any(map(is_weight_node, simplified.graph.node)):
@@ -144,7 +154,7 @@ def _until_stable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         # The next round infers afresh, from what the model itself declares.
         del current.graph.value_info[:]
         current.graph.value_info.extend(skeleton.graph.value_info)
-    return current
+    return current, None
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -213,8 +223,8 @@ class _Merge:
     Nodes are recognised by the names of what they produce, which onnxsim keeps.
     """
 
-    def __init__(self, model: Model, before: onnx.GraphProto, after: onnx.GraphProto) -> None:
-        self.view = GraphView(model)
+    def __init__(self, view: GraphView, before: onnx.GraphProto, after: onnx.GraphProto) -> None:
+        self.view = view
         self.before = {_key(proto.output): proto for proto in before.node}
         self.after = after
         self.produced = {name for proto in before.node for name in proto.output}

@@ -71,6 +71,12 @@ SHORTER = {
     # Keys and values are taken apart once, and then layer by layer; natively the other way round.
     ("conformer_packed", "wenet-kv-stacked"): {"Slice": -1},
     ("conformer_packed_grow", "wenet-kv-stacked"): {"Concat": -1, "Slice": -1},
+    # A window is cut once, of keys and values together.
+    ("conformer_bpu", "wenet-kv-stacked"): {"Concat": -1, "Slice": -1},
+    # The native exports add and remove axes of size 1 around the LSTM, and write Slices that take all there is.
+    ("vad_state", "silero-hc"): {"Constant": -8, "Gather": -2, "Slice": 2, "Squeeze": -2, "Unsqueeze": -4},
+    ("vad_state_dynamo", "silero-hc"): {"Gather": -2, "Squeeze": -2, "Unsqueeze": -4},
+    ("vad_hc_dynamo", "silero-state"): {"Slice": -2},
 }
 
 # Where the result is not operator for operator the native export but shorter: what it has less or more of, and why.
@@ -169,7 +175,9 @@ def test_a_pair_is_exact_detected_again_and_comes_back_as_it_was(name: str, targ
     for kind in ("inputs", "outputs"):
         ports = [[port.name for port in getattr(model.signature(), kind)] for model in (back.model, begun)]
         assert ports[0] == ports[1]
-    assert difference(back.model, begun) == SHORTER.get((base(name), target), {})
+    shorter = SHORTER.get((name, target), SHORTER.get((base(name), target), {}))
+    assert difference(back.model, begun) == shorter
+    assert sum(shorter.values()) <= 0
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "plain"])

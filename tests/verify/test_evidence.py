@@ -11,6 +11,7 @@ from tiny_models import FLOAT, constant, kept, node, tiny
 from onnxfix.convention.detect import detect
 from onnxfix.convention.plan import Plan, make_plan
 from onnxfix.model.model import Model
+from onnxfix.verify import rows
 from onnxfix.verify.evidence import Findings, Witness, gather, parts_of
 from onnxfix.verify.finding import find_drives
 from onnxfix.verify.report import VerifyOptions
@@ -23,12 +24,14 @@ X, PAST, PRESENT = ("x", FLOAT, [1, 3]), ("past", FLOAT, [2, 3]), ("present", FL
 
 
 class Counting(Session):
-    """Counts the calls of a model."""
+    """Counts the calls of a model, and the most streams of one."""
 
     calls = 0
+    widest = 0
 
     def run(self, feeds):  # type: ignore[no-untyped-def]
         self.calls += 1
+        self.widest = max([self.widest, *(array.shape[0] for array in feeds.values() if array.shape)])
         return super().run(feeds)
 
 
@@ -155,6 +158,24 @@ def test_streams_of_a_batch_stand_for_runs(name, parts, most):
 
     assert (len(found.observable), found.not_observable, found.vacuous) == (parts, (), "")
     assert seen.session.calls <= most  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("streams", "widest"), [(100, 17), (6, 6), (4, 2), (0, 2)])
+def test_large_states_are_not_multiplied(tmp_path, monkeypatch, streams, widest):
+    layers = [f"p{layer}" for layer in range(20)]
+    nodes = [node(f"y = Sum x {' '.join(layers)}"), *(node(f"n{name} = Identity {name}") for name in layers)]
+    ports = (
+        [(name, FLOAT, ["n", 8]) for name in ("x", *layers)],
+        [(name, FLOAT, ["n", 8]) for name in ("y", *(f"n{name}" for name in layers))],
+    )
+    path = tiny(tmp_path / "x.onnx", nodes, *ports)
+    seen = witness(path, kept(path, "p{layer} -> np{layer}: batch dim"))
+    monkeypatch.setattr(rows, "LIMIT", streams * len(layers) * 8 * 4)
+
+    found = gather(seen, 8, lambda: None)
+
+    assert len(found.observable) == len(layers)
+    assert seen.session.widest == widest  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("mixes", [True, False])

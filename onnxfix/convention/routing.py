@@ -142,6 +142,10 @@ class _Router:
         for axis in sorted(self.target_axes - self.source_axes):
             if axis in LABELS:
                 raise PlanError(f"the target has an axis `{axis}`, the cache `{self.cache.spec.name}` has none")
+            labels = sorted({spec.template.fixed[axis] for spec in self.targets if axis in spec.template.fixed})
+            if len(labels) > 1:
+                message = f"the target names {axis} {_shorten(labels)}, the cache `{self.cache.spec.name}` is one alone"
+                raise PlanError(message, where=self.where)
 
     def _check_types(self) -> None:
         for tensor in self.tensors:

@@ -17,6 +17,7 @@ Item = TypeVar("Item")
 
 SIZES: Sizes = {
     "layer": 3, "batch": 1, "head": 5, "time": 7, "kv": 2, "hc": 2, "dim": 11, "channel": 55, "row": 13, "column": 17,
+    "stack": 4, "side": 2, "part": 6, "bin": 19,
 }  # fmt: skip
 """Sizes of the axes that caches have; all different where they are free, so that no wrong transpose can hide."""
 COUNTING = ("tokens", "positions", "offset", "lengths", "cache-length")

@@ -28,6 +28,7 @@ Row: TypeAlias = tuple[Mapping[str, int], onnx.ValueInfoProto]
 
 SIZES: Mapping[str, int] = {
     "layer": 2, "batch": 2, "head": 3, "time": 4, "kv": 2, "hc": 2, "dim": 5, "channel": 7, "row": 11, "column": 13,
+    "stack": 2, "side": 2, "part": 3, "bin": 8,
 }  # fmt: skip
 STEPS = ("sequence", "frame")
 """What a tick brings: the axis along which the driving input and the output are long."""

@@ -33,6 +33,10 @@ REFUSED = {
         lambda: plan(["c.{layer}: time"], ["d: layer time"], labels={"layer": [0, 1, 3]}),
         "c.0: layer 2 of the cache `cache` is missing (there are 0, 1, 3): stacking would renumber the others",
     ),
+    "layers that nobody has": (
+        lambda: plan(["c: time"], ["d.{layer=0}: time", "d.{layer=1}: time"]),
+        "c: the target names layer 0, 1, the cache `cache` is one alone",
+    ),
     "layers from 1": (
         lambda: plan(["c.{layer}: time"], ["d: layer time"], labels={"layer": [1, 2]}),
         "c.1: layer 0 of the cache `cache` is missing (there are 1, 2): stacking would renumber the others",

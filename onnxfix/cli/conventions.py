@@ -1,75 +1,141 @@
-"""`onnxfix conventions [NAME]`."""
+"""`onnxfix conventions [WORD...]`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from onnxfix.cli.options import json_option
+from onnxfix.cli.options import json_option, require_unicode
+from onnxfix.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxfix.convention.convention import CacheSpec, Convention
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from onnxfix.convention.convention import Convention
     from onnxfix.report import Json
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("words", nargs=-1, metavar="[NAME | FILE.toml | WORD...]")
 @click.option("--toml", "as_toml", is_flag=True, help="Print NAME as a TOML file, to be changed and given to --to.")
+@click.option(
+    "--check", "checked", type=click.Path(path_type=Path), metavar="FILE",
+    help="Read a TOML file of one's own, and say what is worth a second look.",
+)  # fmt: skip
 @json_option
-def conventions(name: str | None, as_toml: bool, as_json: bool) -> None:
-    """List the conventions that onnxfix knows, or show what NAME (a name or a TOML file) says."""
+def conventions(words: tuple[str, ...], as_toml: bool, checked: Path | None, as_json: bool) -> None:
+    """List the conventions that onnxfix knows; show one (a name or a TOML file); or find those that speak of WORDs.
+
+    WORDs are looked for in names, descriptions, sources, programs that run such models, and names of ports.
+    """
     from onnxfix.cli.console import print_json, results
-    from onnxfix.convention.load import library, load_convention
+    from onnxfix.convention.catalogue import catalogue
     from onnxfix.convention.writing import to_toml
-    from onnxfix.errors import UsageError
 
-    known = [load_convention(name)] if name else list(library().values())
+    if checked is not None:
+        _check(checked, words, as_toml=as_toml, as_json=as_json)
+        return
+    shown = _named(words)
     if as_toml:
-        if name is None:
+        if shown is None:
             raise UsageError("which convention?", where="--toml", hint="onnxfix conventions NAME --toml")
-        results().out(to_toml(known[0]).rstrip(), highlight=False)
-    elif as_json:
-        print_json(_to_json(known[0]) if name else [_to_json(one) for one in known])
-    elif name:
-        _show_one(known[0])
+        results().out(to_toml(shown).rstrip(), highlight=False)
+    elif shown is not None:
+        print_json({**_to_json(shown), **_reaches_json(shown)}) if as_json else _show_one(shown)
     else:
-        _show_all(known)
+        found = _found(words) if words else catalogue()
+        print_json([_to_json(one) for one in found]) if as_json else _show_all(found)
 
 
-def _show_all(known: list[Convention]) -> None:
+def _named(words: Sequence[str]) -> Convention | None:
+    """Returns the convention that is meant, if a single word is the name of one or a file."""
+    from onnxfix.convention.catalogue import catalogue
+    from onnxfix.convention.load import load_convention
+
+    if len(words) == 1 and (words[0].endswith(".toml") or words[0] in {one.name for one in catalogue()}):
+        return load_convention(words[0])
+    return None
+
+
+def _found(words: Sequence[str]) -> list[Convention]:
+    """Returns the conventions that speak of all words.
+
+    Raises:
+        UsageError: None does.
+    """
+    import difflib
+
+    from onnxfix.convention.catalogue import catalogue, search
+
+    for word in words:
+        require_unicode("conventions", word)
+    if found := search(words):
+        return found
+    close = difflib.get_close_matches(" ".join(words), [one.name for one in catalogue()], n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else "onnxfix conventions lists all of them"
+    raise UsageError(f"no convention speaks of {' and '.join(f'`{word}`' for word in words)}", hint=hint)
+
+
+def _check(path: Path, words: Sequence[str], *, as_toml: bool, as_json: bool) -> None:
+    from onnxfix.cli.console import count_text, people, print_json, results
+    from onnxfix.convention.load import load_convention
+    from onnxfix.convention.review import review
+
+    if words or as_toml:
+        raise UsageError("this goes with no name and no --toml", where=f"--check {path}")
+    convention = load_convention(path)
+    remarks = review(convention)
+    if as_json:
+        print_json({"name": convention.name, "remarks": list(remarks)})
+        return
+    for remark in remarks:
+        people().print(f"note  {remark}", soft_wrap=True)
+    ports = len(convention.inputs) + len(convention.outputs)
+    counts = f"{count_text(len(convention.caches), 'cache')}, {count_text(ports, 'other port')}"
+    results().print(f"{path} is a convention: {convention.name}, {counts}", soft_wrap=True)
+
+
+def _show_all(known: Sequence[Convention]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from onnxfix.cli.console import print_table, results
+    from onnxfix.convention.catalogue import grouped
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for one in known:
-        table.add_row(Text(one.name, "bold"), one.description)
-        for cache in one.caches:
-            for tensor in cache.past:
-                table.add_row("", Text(str(tensor), "cyan"))
-    print_table(results(), table)
+    width = max(len(one.name) for one in known)
+    for index, (title, members) in enumerate(grouped(known)):
+        if index:
+            results().print()
+        results().print(Text(title, "bold cyan"))
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, min_width=width)
+        table.add_column(overflow="fold")
+        for one in members:
+            text = Text(f"refused: {one.description}", "dim") if one.refused else Text(one.description)
+            table.add_row(Text(one.name, "dim" if one.refused else "bold"), text)
+        print_table(results(), table)
 
 
 def _show_one(one: Convention) -> None:
     from rich.text import Text
 
     from onnxfix.cli.console import results
+    from onnxfix.convention.catalogue import facts_of, port_text, sentences_of, traits_of
 
     console = results()
     console.print(Text(one.name, "bold"), soft_wrap=True)
-    console.print(f"  {one.description}", soft_wrap=True)
-    if one.source:
-        console.print(f"  source: {one.source}", soft_wrap=True)
-    if one.successor:
-        console.print(f"  replaced by: {one.successor}", soft_wrap=True)
+    if one.description:
+        console.print(f"  {one.description}", soft_wrap=True)
+    for key, text in facts_of(one):
+        console.print(f"  {key}: {text}", soft_wrap=True)
     for cache in one.caches:
-        extra = ", ".join(text for text in ("optional" if cache.optional else "", cache.update or "") if text)
-        console.print(Text().append(f"\ncache {cache.name}", "bold").append(f" ({extra})" if extra else ""))
-        for sentence in _sentences(cache):
+        traits = ", ".join(traits_of(cache))
+        console.print(Text().append(f"\ncache {cache.name}", "bold").append(f" ({traits})" if traits else ""))
+        for sentence in sentences_of(cache):
             console.print(Text(f"  {sentence}", "cyan"), soft_wrap=True)
     for kind, ports in (("inputs", one.inputs), ("outputs", one.outputs)):
         if ports:
@@ -77,29 +143,47 @@ def _show_one(one: Convention) -> None:
         for port in ports:
             extra = " (optional)" if port.optional else ""
             dtype = f" {port.dtype}" if port.dtype else ""
-            text = f"{port.name}: {port.layout}" if port.layout.items else port.name
-            console.print(Text().append(f"  {text}", "cyan").append(f"{dtype}, {port.role}{extra}"), soft_wrap=True)
+            line = Text().append(f"  {port_text(port)}", "cyan").append(f"{dtype}, {port.role}{extra}")
+            console.print(line, soft_wrap=True)
+    _show_reaches(console, one)
 
 
-def _sentences(cache: CacheSpec) -> list[str]:
-    """Returns what a user would write after `--to`."""
-    if not cache.present:
-        return [str(past) for past in cache.past]
-    sentences = []
-    for past, present in zip(cache.past, cache.present, strict=True):
-        if past.layout == present.layout:
-            sentences.append(f"{past.template} -> {present.template}: {past.layout}")
-        else:
-            sentences += [str(past), f"-> {present}"]
-    return sentences
+def _show_reaches(console: Console, one: Convention) -> None:
+    from rich.text import Text
+
+    from onnxfix.convention.reach import obstacles, reaches
+
+    if one.refused:
+        return
+    found = reaches(one)
+    reached = ", ".join(str(reach) for reach in found if not reach.obstacle)
+    console.print(Text("\nconverts to", "bold"))
+    console.print(f"  {reached or 'no other convention of the library'}", soft_wrap=True)
+    for obstacle, names in obstacles(found).items():
+        console.print(Text(f"  not to {', '.join(names)}: {obstacle}", "dim"), soft_wrap=True)
+
+
+def _reaches_json(one: Convention) -> dict[str, Json]:
+    from onnxfix.convention.reach import reaches
+
+    found = reaches(one)
+    return {
+        "converts_to": [reach.target for reach in found if not reach.obstacle],
+        "obstacles": {reach.target: reach.obstacle for reach in found if reach.obstacle},
+    }
 
 
 def _to_json(one: Convention) -> dict[str, Json]:
     return {
         "name": one.name,
+        "family": one.family,
         "description": one.description,
         "source": one.source,
+        "consumer": one.consumer,
+        "binds": one.binds or None,
         "successor": one.successor,
+        "refused": one.refused or None,
+        "needs": one.needs or None,
         "caches": [
             {
                 "name": cache.name,

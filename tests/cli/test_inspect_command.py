@@ -1,4 +1,4 @@
-"""`onnxfix inspect` and `onnxfix conventions`: what a model is, for people and for programs."""
+"""`onnxfix inspect`: what a model is, for people and for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cli_models import FROM, PACKED, SAMPLES, save, two_layers, with_data_file
 
 from onnxfix.cli import main
-from onnxfix.convention.load import library, load_convention
+from onnxfix.convention.load import library
 
 Capture = pytest.CaptureFixture[str]
 
@@ -80,14 +80,21 @@ def test_a_model_without_caches(capsys: Capture) -> None:
     assert "convention  none\n" in capsys.readouterr().out
 
 
-def test_signs_of_caches_that_are_not_moved(tmp_path: Path, capsys: Capture) -> None:
+def test_a_convention_that_is_refused(tmp_path: Path, capsys: Capture) -> None:
     proto = two_layers()
     proto.graph.input.append(onnx.helper.make_tensor_value_info("block_tables", onnx.TensorProto.INT64, [1, "N"]))
     path = save(proto, tmp_path / "model.onnx")
     assert main(["inspect", str(path)]) == 0
-    assert "`block_tables` looks like the table of a paged cache" in capsys.readouterr().out
+    assert "convention  genai-paged, which onnxfix does not move\n            - its caches are paged: which" in (
+        capsys.readouterr().out
+    )
+    assert main(["inspect", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["convention"] is None and facts["candidates"] == []
+    assert facts["refused"]["name"] == "genai-paged" and facts["refused"]["needs"] == "export it without paged attention"
     assert main(["convert", str(path), f"{tmp_path}/new.onnx", "--to", "optimum"]) == 3
-    assert "`block_tables` looks like the table of a paged cache" in capsys.readouterr().err
+    assert "the model speaks `genai-paged`, which onnxfix does not move: its caches" in capsys.readouterr().err
+    assert not (tmp_path / "new.onnx").exists()
 
 
 def test_a_model_that_speaks_sentences(tmp_path: Path, capsys: Capture) -> None:
@@ -125,22 +132,3 @@ def test_two_equally_good_conventions_are_both_named(
     assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx"]) == 3
     assert "the model fits twin and wenet-packed equally well" in capsys.readouterr().err
     assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx", "--from", "wenet-packed", "--check"]) == 1
-
-
-def test_conventions_are_listed_and_shown(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["conventions"]) == 0
-    listed = capsys.readouterr().out
-    for name, convention in library().items():
-        assert name in listed
-        assert convention.description in listed
-    assert main(["conventions", "wenet-kv"]) == 0
-    assert "  {kv}_cache_{layer} -> r_{kv}_cache_{layer}: batch head time dim\n" in capsys.readouterr().out
-    for name in library():
-        assert main(["conventions", name, "--toml"]) == 0
-        path = tmp_path / f"{name}.toml"
-        path.write_text(capsys.readouterr().out)
-        assert load_convention(path) == library()[name]
-    assert main(["conventions", "--json"]) == 0
-    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == list(library())
-    assert main(["conventions", "--toml"]) == 2
-    assert main(["conventions", "wenet"]) == 2

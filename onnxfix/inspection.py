@@ -12,6 +12,7 @@ from onnxfix.request import bind_model, open_model, require_known_sizes
 
 if TYPE_CHECKING:
     from onnxfix.convention.binding import Binding, BoundTensor
+    from onnxfix.convention.convention import Convention
     from onnxfix.convention.detect import Detection
     from onnxfix.model.model import Model
     from onnxfix.report import Json
@@ -97,6 +98,19 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class RefusedFacts:
+    """A convention that onnxfix recognises only to refuse it: its name, why it is refused, and what would help."""
+
+    name: str
+    reason: str
+    needs: str
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns the facts as plain JSON values."""
+        return {"name": self.name, "reason": self.reason, "needs": self.needs}
+
+
+@dataclass(frozen=True)
 class Inspection:
     """All that onnxfix sees in a model.
 
@@ -107,7 +121,7 @@ class Inspection:
         ties: The conventions that fit equally well, where none is best.
         candidates: Conventions that fit, best first.
         rejections: Conventions that nearly fit: name and reason.
-        signs: What speaks for caches of a kind that onnxfix does not move.
+        refused: The convention that it speaks, where onnxfix recognises that only to refuse it; else None.
         ports: Inputs, then outputs, in order.
         bytes: The size of the file, without data files.
         ir_version: The version of the file format.
@@ -127,7 +141,7 @@ class Inspection:
     ties: tuple[str, ...]
     candidates: tuple[CandidateFacts, ...]
     rejections: tuple[tuple[str, str], ...]
-    signs: tuple[str, ...]
+    refused: RefusedFacts | None
     ports: tuple[PortFacts, ...]
     bytes: int
     ir_version: int
@@ -149,7 +163,7 @@ class Inspection:
             "ties": list(self.ties),
             "candidates": [one.to_json() for one in self.candidates],
             "rejections": [{"name": name, "reason": reason} for name, reason in self.rejections],
-            "signs": list(self.signs),
+            "refused": None if self.refused is None else self.refused.to_json(),
             "inputs": [one.to_json() for one in self.ports if one.is_input],
             "outputs": [one.to_json() for one in self.ports if not one.is_input],
             "bytes": self.bytes,
@@ -203,7 +217,7 @@ def _inspection(model: Model, signature: Signature, binding: Binding | None, fou
         ties=_ties(found),
         candidates=tuple(CandidateFacts(one.name, one.ports, one.score, one.reasons) for one in found.candidates),
         rejections=tuple((one.name, one.reason) for one in found.rejections),
-        signs=found.signs,
+        refused=None if found.refused is None else _refused(found.refused),
         ports=(
             *_facts(signature.inputs, binding, is_input=True),
             *_facts(signature.outputs, binding, is_input=False),
@@ -219,6 +233,10 @@ def _inspection(model: Model, signature: Signature, binding: Binding | None, fou
         parameter_bytes=parameter_bytes,
         data_files=_data_files(model),
     )
+
+
+def _refused(convention: Convention) -> RefusedFacts:
+    return RefusedFacts(convention.name, convention.refused, convention.needs)
 
 
 def _ties(found: Detection) -> tuple[str, ...]:

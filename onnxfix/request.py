@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from onnxfix.errors import OnnxfixError, UsageError
+from onnxfix.errors import OnnxfixError, PlanError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -139,7 +139,16 @@ def read_convention(speech: Speech, *, option: str) -> Convention:
 
     Raises:
         UsageError: It cannot be understood; a `LayoutError` points at the place.
+        PlanError: It is a convention that onnxfix recognises only to refuse it.
     """
+    convention = _read_convention(speech, option)
+    if convention.refused:
+        way = "to" if option == "--to" else "from"
+        raise PlanError(f"nothing is converted {way} `{convention}`: {convention.refused}", hint=convention.needs)
+    return convention
+
+
+def _read_convention(speech: Speech, option: str) -> Convention:
     from onnxfix.convention.convention import Convention, convention_from_sentences
     from onnxfix.convention.load import load_convention
 

@@ -72,9 +72,14 @@ def _show_convention(console: Console, inspection: Inspection) -> None:
         text.append(f", replaced by {inspection.successor}" if inspection.successor else "")
     elif inspection.ties:
         text = Text(f"ambiguous: {' and '.join(inspection.ties)} fit equally well, say --from", "bold yellow")
+    elif inspection.refused is not None:
+        text = Text(inspection.refused.name, "bold yellow").append(", which onnxfix does not move")
     else:
         text = Text("none", "bold yellow")
     rows.add_row("convention", text)
+    if inspection.refused is not None:
+        rows.add_row("", Text(f"- {inspection.refused.reason}"))
+        rows.add_row("", Text(f"- {inspection.refused.needs}"))
     for candidate in inspection.candidates:
         if candidate.name == inspection.convention or candidate.name in inspection.ties:
             if inspection.ties:
@@ -85,8 +90,6 @@ def _show_convention(console: Console, inspection: Inspection) -> None:
             rows.add_row("", Text(f"less likely: {candidate.name}").append(_against(candidate.reasons), "dim"))
     for name, reason in inspection.rejections:
         rows.add_row("", Text(f"not {name}: ").append(reason, "dim"))
-    for sign in inspection.signs:
-        rows.add_row("", Text(sign))
     console.print()
     print_table(console, rows)
 

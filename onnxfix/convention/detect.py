@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from onnxfix.convention.binding import SHARED, Binding, bind
 from onnxfix.convention.convention import Convention
-from onnxfix.convention.foreign import hints, refusal
+from onnxfix.convention.foreign import foreign_convention
 from onnxfix.convention.load import library
 from onnxfix.convention.signature import Signature
 from onnxfix.errors import DetectError
+
+_DESCRIBE = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ class Detection:
     Attributes:
         candidates: Best first.
         rejections: With their reasons.
-        signs: What speaks for caches of a kind that onnxfix does not move.
+        refused: The convention that the model speaks, where that is one that onnxfix recognises only to refuse it;
+            others, however well they fit, are no candidates then.
     """
 
     candidates: tuple[Candidate, ...]
     rejections: tuple[Rejection, ...]
-    signs: tuple[str, ...] = ()
+    refused: Convention | None = None
 
     @property
     def best(self) -> Candidate | None:
@@ -76,8 +79,11 @@ class Detection:
         """Returns the best candidate.
 
         Raises:
-            DetectError: No convention fits, or two are equally good.
+            DetectError: No convention fits, two are equally good, or the model speaks one that is refused.
         """
+        if self.refused is not None:
+            message = f"the model speaks `{self.refused}`, which onnxfix does not move: {self.refused.refused}"
+            raise DetectError(message, hint="; ".join(filter(None, (self.refused.needs, f"or {_DESCRIBE}"))))
         if self.best is not None:
             return self.best
         if self.candidates:
@@ -85,9 +91,7 @@ class Detection:
             hint = f"say which with --from, for example --from {names[0]}"
             raise DetectError(f"the model fits {' and '.join(names)} equally well", hint=hint)
         nearly = "".join(f"\n  not {one.name}: {one.reason}" for one in self.rejections)
-        nearly += "".join(f"\n  {sign}" for sign in self.signs)
-        hint = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
-        raise DetectError(f"the model speaks no known convention{nearly}", hint=hint)
+        raise DetectError(f"the model speaks no known convention{nearly}", hint=_DESCRIBE)
 
 
 def detect(
@@ -100,6 +104,7 @@ def detect(
         sizes: Sizes that the user gave, as in `bind`.
         conventions: The conventions to try; the library if None.
     """
+    refused = foreign_convention(signature)
     candidates: list[Candidate] = []
     rejections: list[Rejection] = []
     for convention in library().values() if conventions is None else conventions:
@@ -109,13 +114,13 @@ def detect(
             if _has_some_port(convention, signature):
                 rejections.append(Rejection(str(convention), str(error).split("\n")[0]))
             continue
-        if reason := refusal(binding):
-            rejections.append(Rejection(str(convention), reason))
-        else:
+        if refused is None:
             candidates.append(_judge(binding))
+        else:
+            rejections.append(Rejection(str(convention), f"the model speaks {refused}"))
     candidates.sort(key=lambda one: one.name)
     candidates.sort(key=lambda one: one.rank, reverse=True)
-    return Detection(tuple(candidates), tuple(rejections), () if candidates else tuple(hints(signature)))
+    return Detection(tuple(candidates), tuple(rejections), refused)
 
 
 def _has_some_port(convention: Convention, signature: Signature) -> bool:

@@ -91,7 +91,7 @@ def test_a_convention_that_is_refused(tmp_path: Path, capsys: Capture) -> None:
     assert main(["inspect", str(path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["convention"] is None and facts["candidates"] == []
-    assert facts["refused"]["name"] == "genai-paged" and facts["refused"]["needs"] == "export it without paged attention"
+    assert (facts["refused"]["name"], facts["refused"]["needs"]) == ("genai-paged", "export it without paged attention")
     assert main(["convert", str(path), f"{tmp_path}/new.onnx", "--to", "optimum"]) == 3
     assert "the model speaks `genai-paged`, which onnxfix does not move: its caches" in capsys.readouterr().err
     assert not (tmp_path / "new.onnx").exists()

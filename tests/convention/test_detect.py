@@ -267,47 +267,6 @@ def test_a_name_with_two_readings_stops() -> None:
         bind(convention, Signature((Port("c111", "float32", (1,)),), ()))
 
 
-FOREIGN = {
-    "paged": (
-        [Port("block_table", "int32", (1, 4))],
-        "float32",
-        "not optimum: its caches are paged (`block_table`): blocks of many streams lie in one pool",
-    ),
-    "quantised": ([], "uint8", "not optimum: its cache `past_key_values.0.key` is quantised (uint8): the scales lie"),
-    "eight bit floats": (
-        [],
-        "float8_e4m3fn",
-        "its cache `past_key_values.0.key` is quantised (float8_e4m3fn)",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", FOREIGN)
-def test_caches_that_only_look_like_others_are_refused_by_name(case: str) -> None:
-    more, dtype, reason = FOREIGN[case]
-    signature = signature_of(library()["optimum"])
-    caches = [replace(port, dtype=dtype) if "past" in port.name else port for port in signature.inputs]
-    with pytest.raises(DetectError) as caught:
-        detect(replace(signature, inputs=(*caches, *more))).choose()
-    assert reason in str(caught.value)
-
-
-def test_signs_of_caches_that_no_layout_describes() -> None:
-    inputs = (
-        Port("compressed_kv.0", "float32", (1, 1, 64, 512)),
-        Port("slot_mapping", "int64", ("N",)),
-        Port("states", "float32", (46136,)),
-    )
-    with pytest.raises(DetectError) as caught:
-        detect(Signature(inputs, ())).choose()
-    for words in (
-        "`compressed_kv.0` looks like a latent",
-        "`slot_mapping` looks like the table",
-        "`states` looks like many",
-    ):
-        assert words in str(caught.value)
-
-
 def test_time_grows_no_faster_than_the_number_of_ports() -> None:
     names = [f"past_key_values.{layer}.{kv}" for layer in range(1500) for kv in ("key", "value")]
     inputs = [Port(name, "float32", (1, 2, "T", 4)) for name in names]

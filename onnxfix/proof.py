@@ -6,7 +6,7 @@ Everything heavy is imported on the way, where it is needed: `onnxfix --help` pa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,9 +79,10 @@ def verify(
         binding = _bound(original, from_, sizes)
         plan = _plan(binding, converted, to=to, edits=edits, sizes=sizes)
         files = file_of(original, source, stack), file_of(converted, result, stack)
-        report = drive(*files, plan, options, declared=converted.signature())
-    notes = (*report.notes, *_frozen(plan, edits))
-    return replace(report, source=_name(source), result=_name(result), notes=notes)
+        notes = (*_frozen(plan, edits), *_estranged(converted, original.source_sha256, "the original"))
+        with _noting(notes):
+            report = drive(*files, plan, options, declared=converted.signature())
+    return replace(report, source=_name(source), result=_name(result), notes=(*report.notes, *notes))
 
 
 def find_culprit(
@@ -149,12 +150,29 @@ def _check(
     require_known_sizes(replace(trace.binding, sizes=said))
     plan = _plan(trace.binding, converted, to=to, edits=edits, sizes=options.sizes)
     file = file_of(converted, result, stack)
-    report = check(file, trace, plan, options, declared=converted.signature())
-    notes = (*report.notes, *_frozen(plan, edits))
+    notes = (*_frozen(plan, edits), *_estranged(converted, trace.header.sha256, "the one that was recorded"))
+    with _noting(notes):
+        report = check(file, trace, plan, options, declared=converted.signature())
+    return replace(report, source=str(trace.path), result=_name(result), notes=(*report.notes, *notes))
+
+
+def _estranged(converted: Model, digest: str | None, what: str) -> list[str]:
+    """Returns what there is to say of a result that was made from another file."""
     made_from = converted.metadata.get("onnxfix.source_sha256", "")
-    if made_from and trace.header.sha256 and made_from != trace.header.sha256:
-        notes = (*notes, "the result was converted from another file than the one that was recorded")
-    return replace(report, source=str(trace.path), result=_name(result), notes=notes)
+    is_other = made_from and digest and made_from != digest
+    return [f"the result was converted from another file than {what}"] if is_other else []
+
+
+@contextlib.contextmanager
+def _noting(notes: Iterable[str]) -> Iterator[None]:
+    """Adds notes to the report of what differs: there they are wanted most."""
+    from onnxfix.verify.report import DifferenceError
+
+    try:
+        yield
+    except DifferenceError as error:
+        error.report = replace(error.report, notes=(*error.report.notes, *notes))
+        raise
 
 
 def _bound(model: Model, speech: Speech | None, sizes: Mapping[str, int]) -> Binding:

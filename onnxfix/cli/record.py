@@ -44,7 +44,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--feed", "feeds", multiple=True, metavar="PORT=KIND[:ARGS]",
     help="What to feed to an input: zeros, ones, constant:VALUE, noise[:SCALE], tokens:COUNT, range[:START], "
-    "step:START,BY.",
+    "step:START,BY, tone[:LEVEL[,HERTZ]].",
 )  # fmt: skip
 @click.option("--inputs", type=_FILE, metavar="FILE", help="Inputs, recorded: an npz file or a folder.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")

@@ -49,7 +49,7 @@ not known; 4 they differ, or nothing is proven; 70 a bug in onnxfix;
 @click.option(
     "--feed", "feeds", multiple=True, metavar="PORT=KIND[:ARGS]",
     help="What to feed to an input of ORIGINAL: zeros, ones, constant:VALUE, noise[:SCALE], tokens:COUNT, "
-    "range[:START], step:START,BY.",
+    "range[:START], step:START,BY, tone[:LEVEL[,HERTZ]].",
 )  # fmt: skip
 @click.option("--inputs", type=_FILE, metavar="FILE", help="Inputs of ORIGINAL, recorded: an npz file or a folder.")
 @click.option("--teacher", is_flag=True, help="Give CONVERTED the state of ORIGINAL at every tick.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxfix.errors import ModelWriteError
 from onnxfix.verify.check import check
 from onnxfix.verify.recording import Origin, Steps, record
 from onnxfix.verify.report import VerifyOptions, VerifyReport
@@ -44,8 +47,29 @@ def verify(
     # What this machine lacks is told before the source is driven, which may take long.
     for provider in options.providers:
         require_provider(provider)
-    with tempfile.TemporaryDirectory(prefix="onnxfix-") as folder:
+    with _scratch() as folder:
         steps = Steps(options.progress, passes=1 + len(options.providers))
-        with record(source, plan, options, Path(folder) / "run.npz", origin=Origin(str(source)), steps=steps) as trace:
+        with record(source, plan, options, folder / "run.npz", origin=Origin(str(source)), steps=steps) as trace:
             report = check(result, trace, plan, options, declared=declared, steps=steps)
     return replace(report, seconds=time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Gives the block a folder for what is recorded.
+
+    Raises:
+        ModelWriteError: There is none, or no room in it.
+    """
+    hint = "set TMPDIR to a folder with room for all that the source puts out"
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="onnxfix-")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelWriteError(f"there is no place to record the source: {reason}", hint=hint) from None
+    with scratch as folder:
+        try:
+            yield Path(folder)
+        except ModelWriteError as error:
+            error.hint = error.hint or hint
+            raise

@@ -254,6 +254,15 @@ def test_a_result_of_another_file_is_told(recorded: Path, tmp_path: Path) -> Non
     own, other = (onnxfix.verify(tmp_path / name, against=recorded).notes for name in ("own.onnx", "other.onnx"))
     assert not any("another file" in note for note in own)
     assert any("another file" in note for note in other)
+    notes = onnxfix.verify(STATE, tmp_path / "other.onnx", options=THREE).notes
+    assert "the result was converted from another file than the original" in notes
+    # Where they differ it is wanted most.
+    wrong = onnx.load(tmp_path / "other.onnx")
+    drifting(wrong)
+    (tmp_path / "wrong.onnx").write_bytes(wrong.SerializeToString())
+    with pytest.raises(DifferenceError) as error:
+        onnxfix.verify(tmp_path / "wrong.onnx", against=recorded)
+    assert any("another file" in note for note in error.value.report.notes)
 
 
 def test_what_proves_nothing_is_not_recorded(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from onnxfix.convention.detect import detect
 from onnxfix.convention.load import load_convention
 from onnxfix.convention.plan import Edits, Plan, make_plan
 from onnxfix.convention.route import Route
-from onnxfix.errors import ModelReadError, VacuousCheck, VerifyError
+from onnxfix.errors import ModelReadError, ModelWriteError, VacuousCheck, VerifyError
 from onnxfix.model.model import Model
+from onnxfix.verify import lockstep
 from onnxfix.verify.lockstep import verify
 from onnxfix.verify.report import DifferenceError, VerifyOptions
 
@@ -357,6 +358,16 @@ def test_a_dead_layer_is_named(tmp_path):
     assert (report.observable, report.not_observable) == (("cache, layer 0",), ("cache, layer 1",))
     # Here the second layer becomes the first, and is followed until then.
     assert verify(path("dead y"), path("dead y"), kept(path("dead y"), SENTENCE)).not_observable == ()
+
+
+def test_no_place_to_record_is_one_clear_error(monkeypatch):
+    def nowhere(**_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(lockstep.tempfile, "TemporaryDirectory", nowhere)
+    with pytest.raises(ModelWriteError, match="no place to record the source: No usable") as error:
+        verify(sample("vad_hc"), sample("vad_hc"), plan_of("vad_hc", "silero-hc"))
+    assert error.value.hint.startswith("set TMPDIR")
 
 
 def test_a_long_cache_is_followed_beyond_the_ticks_that_are_compared(tmp_path):

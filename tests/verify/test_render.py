@@ -98,6 +98,14 @@ def test_there_is_a_test_case_for_each_output_state_and_part_of_the_caches():
     assert ("outputs", "output empty", "skipped") in states_of(NASTY_VERDICT)
 
 
+def test_every_format_has_the_notes():
+    noted = Verdict("old.onnx", "new.onnx", report(Run((port("y", 0),)), notes=("not driven on cuda", "another one")))
+    found = [one.attrib["value"] for one in ElementTree.fromstring(junit(noted)).iter("property")]
+    assert found[-2:] == ["not driven on cuda", "another one"]
+    for text in (markdown(noted), page(noted)):
+        assert "not driven on cuda" in text
+
+
 def test_a_failed_test_case_says_where_and_by_how_much():
     (failure, *_) = ElementTree.fromstring(junit(DIFFERENT).encode()).iter("failure")
 

@@ -75,7 +75,12 @@ def _suites(verdict: Verdict) -> Iterator[_Suite]:
 def _about(report: VerifyReport | None) -> tuple[tuple[str, str], ...]:
     if report is None:
         return ()
-    return (("driven", driven_text(report)), ("fed", fed_text(report)), ("evidence", evidence_text(report)))
+    return (
+        ("driven", driven_text(report)),
+        ("fed", fed_text(report)),
+        ("evidence", evidence_text(report)),
+        *(("note", note) for note in report.notes),
+    )
 
 
 def _output(row: Row, fault: tuple[str, ...]) -> _Case:

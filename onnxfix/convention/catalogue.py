@@ -90,7 +90,7 @@ def facts_of(one: Convention) -> list[tuple[str, str]]:
         ("source", one.source),
         ("replaced by", one.successor or ""),
         ("refused", one.refused),
-        ("needs", one.needs),
+        ("what helps", one.needs),
         *(("recognised by", _sign_text(sign)) for sign in one.signs),
         *((f"order of {kind}", ", ".join(order)) for kind, order in orders.items()),
         ("order of caches", _order_text(one.cache_order)),

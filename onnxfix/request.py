@@ -108,7 +108,7 @@ def bind_model(signature: Signature, *, from_: Speech | None = None, sizes: Mapp
 
 
 def conventions_of(signature: Signature, speech: Speech | None, *, sizes: Mapping[str, int]) -> tuple[Convention, ...]:
-    """Returns the conventions that the result of a conversion may speak: more than one if several fit equally well.
+    """Returns the conventions that the result of a conversion may speak: more than one if they read it the same way.
 
     Args:
         signature: Its ports.
@@ -127,7 +127,7 @@ def conventions_of(signature: Signature, speech: Speech | None, *, sizes: Mappin
     found = detect(signature, sizes)
     if not found.candidates:
         found.choose()
-    return tuple(one.binding.convention for one in found.candidates if one.rank == found.candidates[0].rank)
+    return tuple(one.binding.convention for one in found.likely)
 
 
 def read_convention(speech: Speech, *, option: str) -> Convention:

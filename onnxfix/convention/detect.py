@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from onnxfix.convention.binding import SHARED, Binding, bind
 from onnxfix.convention.convention import Convention
 from onnxfix.convention.foreign import foreign_convention
 from onnxfix.convention.load import library
+from onnxfix.convention.matching import is_kin
 from onnxfix.convention.signature import Signature
+from onnxfix.convention.sketch import ordered_units
 from onnxfix.errors import DetectError
 
 _DESCRIBE = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
@@ -26,6 +28,7 @@ class Candidate:
         score: How much else speaks for it (ports by role, dim names, sizes that agree), less what it lacks.
         conflicts: How many sizes speak against it: caches or metadata that disagree.
         reasons: The same in words; those against it begin with `but`.
+        twins: The names of the other candidates that read the same caches in the same ports, in the same layouts.
     """
 
     binding: Binding
@@ -33,11 +36,19 @@ class Candidate:
     score: int
     conflicts: int
     reasons: tuple[str, ...]
+    twins: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The convention's name."""
         return str(self.binding.convention)
+
+    @property
+    def words(self) -> int:
+        """How much the convention says: its caches, and the other ports that it asks for."""
+        convention = self.binding.convention
+        asked = [spec for spec in (*convention.inputs, *convention.outputs) if not spec.optional]
+        return len(convention.caches) + len(asked)
 
     @property
     def rank(self) -> tuple[int, int, int]:
@@ -58,7 +69,7 @@ class Detection:
     """All conventions that fit, and those that nearly did.
 
     Attributes:
-        candidates: Best first.
+        candidates: Best first; of equally good ones, the one whose convention says least.
         rejections: With their reasons.
         refused: The convention that the model speaks, where that is one that onnxfix recognises only to refuse it;
             others, however well they fit, are no candidates then.
@@ -70,10 +81,18 @@ class Detection:
 
     @property
     def best(self) -> Candidate | None:
-        """The one best candidate; None if there is none or two are equally good."""
-        if not self.candidates or (len(self.candidates) > 1 and self.candidates[0].rank == self.candidates[1].rank):
+        """The one best candidate; None if there is none, or two are equally good and read the model differently."""
+        if not self.candidates:
             return None
-        return self.candidates[0]
+        first = self.candidates[0]
+        rivals = [one for one in self.candidates[1:] if one.rank == first.rank and one.name not in first.twins]
+        return None if rivals else first
+
+    @property
+    def likely(self) -> tuple[Candidate, ...]:
+        """The candidates that the caches alone do not tell apart: those as good as the first, and its twins."""
+        first = self.candidates[:1]
+        return tuple(one for one in self.candidates if one.rank == first[0].rank or one.name in first[0].twins)
 
     def choose(self) -> Candidate:
         """Returns the best candidate.
@@ -118,9 +137,35 @@ def detect(
             candidates.append(_judge(binding))
         else:
             rejections.append(Rejection(str(convention), f"the model speaks {refused}"))
-    candidates.sort(key=lambda one: one.name)
+    candidates.sort(key=lambda one: (one.words, one.name))
     candidates.sort(key=lambda one: one.rank, reverse=True)
-    return Detection(tuple(candidates), tuple(rejections), refused)
+    return Detection(tuple(_with_twins(candidates)), tuple(rejections), refused)
+
+
+def _with_twins(candidates: Sequence[Candidate]) -> Iterable[Candidate]:
+    """Yields the candidates with the names of those that read the model as they do."""
+    readings = [_reading(one.binding) for one in candidates]
+    for one, reading in zip(candidates, readings, strict=True):
+        twins = tuple(
+            other.name
+            for other, same in zip(candidates, readings, strict=True)
+            if other is not one and same == reading and is_kin(one.binding.convention, other.binding.convention)
+        )
+        verb = "reads" if len(twins) == 1 else "read"
+        reasons = (*one.reasons, f"{' and '.join(twins)} {verb} it the same way") if twins else one.reasons
+        yield replace(one, twins=twins, reasons=reasons)
+
+
+def _reading(binding: Binding) -> set[tuple[bool, str, str, tuple[tuple[str, int], ...]]]:
+    """Returns what a convention takes each port for: the layout of a tensor, and which part of a cache it is."""
+    sides = [
+        (is_past, cache.past if is_past else cache.present) for cache in binding.caches for is_past in (True, False)
+    ]
+    return {
+        (is_past, tensor.port.name, str(tensor.spec.layout), tuple(sorted(tensor.labels.items())))
+        for is_past, tensors in sides
+        for tensor in tensors
+    }
 
 
 def _has_some_port(convention: Convention, signature: Signature) -> bool:
@@ -145,12 +190,28 @@ def _judge(binding: Binding) -> Candidate:
         # Of a share, so that a convention does not lose because it says more.
         score -= math.ceil(4 * len(lacking) / len(wanted))
         reasons.append(f"but lacks its ports {', '.join(lacking)}")
-    judged = [*_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding)]
+    judged = [*_judge_order(binding), *_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding)]
     judged += [(-4, f"but its cache `{name}` does not fit: {reason}") for name, reason in binding.misfits.items()]
     score += sum(weight for weight, _ in judged)
     conflicts = sum(weight < 0 for weight, _ in judged)
     reasons += [reason for _, reason in judged]
     return Candidate(binding, ports, score, conflicts, tuple(reasons))
+
+
+def _judge_order(binding: Binding) -> Iterable[tuple[int, str]]:
+    """Yields whether the tensors of the caches stand in the order that the convention asks for."""
+    keys = binding.convention.cache_order
+    sides = (
+        (binding.signature.inputs, {cache.spec.name: cache.past for cache in binding.caches}),
+        (binding.signature.outputs, {cache.spec.name: cache.present for cache in binding.caches}),
+    )
+    for ports, caches in sides:
+        rows = {name: [(tensor.labels, tensor.port.name) for tensor in tensors] for name, tensors in caches.items()}
+        wanted = [name for _, names in ordered_units(rows, keys) for name in names]
+        known = set(wanted)
+        if not keys or [port.name for port in ports if port.name in known] != wanted:
+            return
+    yield 1, f"its caches stand in order ({', '.join(keys)})"
 
 
 def _judge_dim_names(binding: Binding) -> Iterable[tuple[int, str]]:

@@ -12,6 +12,7 @@ from speaking import anonymous, shuffled
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention, convention_from_sentences
 from onnxfix.convention.detect import detect
+from onnxfix.convention.layout import parse_layout
 from onnxfix.convention.load import library, load_convention, parse_convention
 from onnxfix.convention.plan import make_plan
 from onnxfix.convention.signature import Dim, Port, Signature
@@ -60,7 +61,7 @@ def test_every_convention_of_the_library_is_found(name: str, variant: str) -> No
     convention = library()[name]
     signature = VARIANTS[variant](convention)
     found = detect(signature, {"head": 5} if hides_heads(convention) else None).choose()
-    assert found.name == name
+    assert name in (found.name, *found.twins)
     for cache in found.binding.caches:
         for axis in cache.spec.axes - {"batch", "time"}:
             fixed = {spec.template.fixed.get(axis) for spec in cache.spec.past} - {None}
@@ -124,6 +125,68 @@ def test_two_equally_good_candidates_stop_with_both_named() -> None:
     assert str(caught.value) == (
         "the model fits k-first and l-first equally well\n  say which with --from, for example --from k-first"
     )
+
+
+TWIN = """
+name = "{name}"
+family = "{family}"
+input = [{{ role = "tokens", port = "ids: batch sequence", optional = {optional} }}]
+[[cache]]
+name = "self"
+past = "p.{{layer}}.{{kv:k,v}}: batch time dim"
+present = "n.{{layer}}.{{kv:k,v}}: batch time dim"
+past-dims = {{ time = "{time}" }}
+[order]
+caches = {order}
+"""
+
+
+def twin(
+    name: str, *, family: str = "decoder", optional: str = "true", time: str = "T", order: str = '"by layer"'
+) -> Convention:
+    text = TWIN.format(name=name, family=family, optional=optional, time=time, order=order)
+    return parse_convention(text, where=name)
+
+
+def test_twins_are_no_ambiguity() -> None:
+    """What reads the same caches in the same ports cannot go wrong; what else it says decides which is named."""
+    alike, kind = twin("alike"), twin("kind", order='["cache", "kv", "layer"]')
+    for signature, best, other in (
+        (signature_of(alike), "alike", "kind"),
+        (signature_of(kind), "kind", "alike"),
+        (shuffled(signature_of(kind)), "alike", "kind"),
+    ):
+        found = detect(signature, conventions=[kind, alike]).choose()
+        assert (found.name, found.twins) == (best, (other,))
+        assert found.reasons[-1] == f"{other} reads it the same way"
+    assert (
+        "its caches stand in order (cache, kv, layer)"
+        in detect(signature_of(kind), conventions=[kind]).candidates[0].reasons
+    )
+
+
+def test_which_of_twins_is_named() -> None:
+    plain, asking = twin("z-plain"), twin("a-asking", optional="false")
+    for signature, conventions, best in (
+        (signature_of(plain, DYNAMIC), [twin("a", time="S"), twin("b")], "b"),  # the names of its dims
+        (signature_of(plain), [asking, plain], "z-plain"),  # the one that says least
+        (signature_of(plain), [twin("b"), twin("a")], "a"),  # the alphabet
+    ):
+        assert detect(signature, conventions=conventions).choose().name == best
+
+
+def test_what_reads_the_ports_otherwise_is_no_twin() -> None:
+    one = twin("one")
+    turned = replace(one, name="turned", caches=tuple(
+        replace(cache, past=tuple(replace(spec, layout=parse_layout("time batch dim")) for spec in cache.past))
+        for cache in one.caches
+    ))  # fmt: skip
+    detection = detect(signature_of(one), conventions=[one, turned])
+    assert detection.best is None and [found.twins for found in detection.candidates] == [(), ()]
+    assert [found.name for found in detection.likely] == ["one", "turned"]
+    elsewhere = twin("elsewhere", family="small")
+    detection = detect(signature_of(one), conventions=[one, elsewhere])
+    assert detection.best is None and detection.candidates[0].twins == ()
 
 
 @pytest.mark.parametrize(

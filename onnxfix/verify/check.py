@@ -85,6 +85,8 @@ def check(
     report = replace(report, notes=(*report.notes, *_remarks(report.runs)))
     if not report.values:
         raise VacuousCheck("no value was compared: every output is empty or NaN", hint=REAL_INPUT)
+    for run in report.runs:
+        _require_numbers(run)
     evidence = header.evidence or _asked(result, trace, plan)
     require_proof(evidence)
     return replace(
@@ -305,6 +307,20 @@ def _difference(report: VerifyReport) -> DifferenceError:
         message += f"; {shown} {'differs' if len(others) == 1 else 'differ'} too"
     label = f" ({text})" if (text := report.label(run)) else ""
     return DifferenceError(message, report, where=f"{port.name}{label}, tick {tick}")
+
+
+def _require_numbers(run: Run) -> None:
+    """Refuses a run with a tick of which nothing was compared.
+
+    Raises:
+        VacuousCheck: There all outputs are NaN, and nothing else.
+    """
+    ports = [port for port in run.ports if not port.is_state] or list(run.ports)
+    for ticks in zip(*(port.ticks for port in ports), strict=False):
+        found = [one.difference for one in ticks]
+        if any(one.nans for one in found) and not any(one.values for one in found):
+            message = f"from {run.start} caches every output is NaN at tick {ticks[0].tick}, so nothing is proven of it"
+            raise VacuousCheck(message, hint=REAL_INPUT)
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:

@@ -197,6 +197,24 @@ def test_with_a_teacher_no_error_travels_on(recorded: Path, tmp_path: Path) -> N
     }
 
 
+# ---------------------------------------------------------------- nothing but NaN
+
+
+def spoiling(proto: onnx.ModelProto) -> None:
+    """The cell state is NaN: what is put out next is, too, and for ever after."""
+    drifting(proto)
+    proto.graph.initializer[-1].float_data[:] = [float("nan")]
+
+
+def test_ticks_of_nothing_but_nan_are_no_proof(tmp_path: Path) -> None:
+    path = edited(tmp_path / "nan.onnx", spoiling)
+    with pytest.raises(VacuousCheck, match="from full caches every output is NaN at tick 1"):
+        onnxfix.verify(path, path)
+    # One tick is whole, and its states are NaN in part.
+    notes = onnxfix.verify(path, path, options=onnxfix.VerifyOptions(ticks=1)).notes
+    assert any("`cn` has" in note and "NaN on both sides" in note for note in notes)
+
+
 # ---------------------------------------------------------------- several providers and starts
 
 

@@ -91,12 +91,18 @@ class Binding:
 
     @property
     def pairs(self) -> dict[str, str]:
-        """Which input an output feeds at the next tick: past name to present name."""
+        """Which input and output are one tensor of a cache: past name to present name."""
         return {
             past.port.name: present.port.name
             for cache in self.caches
             for past, present in zip(cache.past, cache.present, strict=False)
         }
+
+    @property
+    def feedback(self) -> dict[str, str]:
+        """Which input an output feeds at the next tick, as `pairs`; a fixed cache is fed as it was."""
+        fixed = {past.port.name for cache in self.caches if cache.spec.update == "fixed" for past in cache.past}
+        return {past: present for past, present in self.pairs.items() if past not in fixed}
 
     @property
     def symbols(self) -> list[str]:
@@ -198,7 +204,8 @@ def _find(spec: CacheSpec, convention: Convention, signature: Signature) -> Boun
         names = ", ".join(f"`{tensor.template}`" for tensor in spec.past)
         raise DetectError(f"no input is called {names}: the cache `{spec.name}` of `{convention}` is missing")
     present = _collect(spec.present, signature.outputs, spec, "output")
-    return BoundCache(spec, tuple(past), _pair(spec, past, present) if spec.present else ())
+    is_read_only = not spec.present or (spec.present_optional and not present)
+    return BoundCache(spec, tuple(past), () if is_read_only else _pair(spec, past, present))
 
 
 def _collect(specs: Sequence[TensorSpec], ports: Iterable[Port], cache: CacheSpec, kind: str) -> list[BoundTensor]:

@@ -37,11 +37,13 @@ class CachePlan:
         name: Its name in the source's convention.
         past: From the source's inputs to the target's.
         present: From the source's outputs to the target's; None for a cache that is only read.
+        is_fixed: Whether the cache is only read although it is handed out again.
     """
 
     name: str
     past: Route
     present: Route | None
+    is_fixed: bool = False
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -127,13 +129,19 @@ class Plan:
 
     @property
     def pairs(self) -> dict[str, str]:
-        """Which input an output of the result feeds at the next tick: past name to present name."""
+        """Which input and output of the result are one tensor of a cache: past name to present name."""
         pairs = {}
         for cache in self.caches:
             if cache.present is not None:
                 present = {block.labels: block.name for block in cache.present.target}
                 pairs.update({block.name: present[block.labels] for block in cache.past.target})
         return pairs
+
+    @property
+    def feedback(self) -> dict[str, str]:
+        """Which input an output of the result feeds at the next tick, as `pairs`; a fixed cache is fed as it was."""
+        fixed = {block.name for cache in self.caches if cache.is_fixed for block in cache.past.target}
+        return {past: present for past, present in self.pairs.items() if past not in fixed}
 
     def run_past(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the result's past caches for the source's, by input name."""
@@ -193,7 +201,10 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
     asked = _asked_symbols(binding, edits)
     frozen = _with_symbols(binding, asked)
     matches = match_caches(frozen, target)
-    plans = tuple(CachePlan(match.source.spec.name, *make_routes(match, frozen)) for match in matches)
+    plans = tuple(
+        CachePlan(match.source.spec.name, *make_routes(match, frozen), match.source.spec.update == "fixed")
+        for match in matches
+    )
     renames = port_renames(frozen, target)
     order = {spec.name: index for index, spec in enumerate(target.caches)} if target else {}
     known = [(one.target.name, plan) for one, plan in zip(matches, plans, strict=True) if one.target]

@@ -44,11 +44,11 @@ def make_routes(match: Match, binding: Binding) -> tuple[Route, Route | None]:
     cache, spec = match.source, match.target
     if spec is None or spec == cache.spec:
         return _keep(cache.past), _keep(cache.present) if cache.present else None
-    if cache.spec.update and spec.update and cache.spec.update != spec.update:
+    if cache.present and cache.spec.update and spec.update and cache.spec.update != spec.update:
         message = f"the cache `{cache.spec.name}` is updated by `{cache.spec.update}`"
         hint = "another update rule is another network; onnxfix only moves what is there"
         raise PlanError(f"{message}, the target asks for `{spec.update}`", hint=hint)
-    if bool(cache.present) != bool(spec.present):
+    if bool(cache.present) != bool(spec.present) and (cache.present or not spec.present_optional):
         side = "source" if cache.present else "target"
         hint = "write PAST -> PRESENT: LAYOUT on both sides"
         raise PlanError(f"the cache `{cache.spec.name}` has outputs in the {side} only", hint=hint)

@@ -230,7 +230,7 @@ class _Driver:
             self._steps.done()
             if any(port.worst is not None and port.worst.what != "value" for port in ports.values()):
                 break
-            state = next_state(state, self._plan.pairs, fetched)
+            state = next_state(state, self._plan.feedback, fetched)
         return Run(tuple(ports.values()), provider, run.start)
 
     def _report(self, port: Port) -> PortReport:

@@ -56,7 +56,7 @@ class Stream:
         except DriveError as error:
             raise _explained(error, self._drive, feeds, self._tick) from None
         tick = Tick(self._tick, inputs, self._state, self._put_out, fetched)
-        self._state = next_state(self._state, self._drive.plan.binding.pairs, fetched)
+        self._state = next_state(self._state, self._drive.plan.binding.feedback, fetched)
         self._put_out += self._drive.advance(feeds, fetched)
         self._tick += 1
         return tick

@@ -259,7 +259,7 @@ class Trace:
             fetched = self._arrays(run, f"tick/{number}/output/", self.header.signature.outputs)
             put_out = run.put_out[number] if number < len(run.put_out) else 0
             yield Tick(number, self.inputs(run, number), state, put_out, fetched)
-            state = next_state(state, self.binding.pairs, fetched)
+            state = next_state(state, self.binding.feedback, fetched)
 
     def start(self, run: RecordedRun) -> dict[str, Array]:
         """Returns the first state of a run."""

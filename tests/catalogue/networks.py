@@ -78,7 +78,8 @@ class _Network:
 
     def build(self) -> onnx.ModelProto:
         given = [((spec.name,), [self._info(spec.name, self._dtype(spec), spec)]) for spec in self.inputs]
-        driver = next((spec for spec in self.inputs if spec.role in ("tokens", "features")), None)
+        steady = [spec for spec in self.inputs if set(STEPS) & set(spec.layout.axes)]
+        driver = next((spec for spec in steady if spec.role in ("tokens", "features")), None)
         if driver is None:
             given.append((("drive",), [helper.make_tensor_value_info("drive", TensorProto.FLOAT, ["STEPS"])]))
             self.line = "drive"

@@ -49,11 +49,14 @@ def refusal(source: str, target: str) -> str:
 
 
 def agreed(one: Convention, other: Convention) -> tuple[Convention, Convention]:
-    """Returns both with caches that are updated in one way where only one of them says how."""
+    """Returns both with what only one of them says of a cache: how it is updated, and that it is not handed out."""
     both = []
     for mine, its in ((one, other), (other, one)):
-        partners = {cache.name: cache.update for cache in its.caches}
-        caches = [replace(cache, update=cache.update or partners.get(cache.name)) for cache in mine.caches]
+        caches = []
+        for cache in mine.caches:
+            partner = its.cache(cache.name) or cache
+            present = cache.present if partner.present or not cache.present_optional else ()
+            caches.append(replace(cache, update=cache.update or partner.update, present=present))
         both.append(replace(mine, caches=tuple(caches)))
     return both[0], both[1]
 

@@ -224,9 +224,9 @@ def test_without_a_convention_ports_are_known_by_their_names():
 def test_words_in_names_tell_roles_too(tmp_path):
     path = tiny(
         tmp_path / "x.onnx",
-        [node("y = Add past x"), node("present = Identity y")],
+        [node("y = Add past heap"), node("present = Identity y")],
         [
-            ("x", FLOAT, ["n", 3]), ("past", FLOAT, ["n", 3]), ("my_tokens", INT64, ["n", "s"]),
+            ("heap", FLOAT, ["n", 3]), ("past", FLOAT, ["n", 3]), ("my_tokens", INT64, ["n", "s"]),
             ("start_offset", INT64, ["n", 1]), ("x_lens", INT64, ["n"]), ("key_mask", FLOAT, ["n", "s + 2"]),
             ("compost", INT64, [2]),
         ],
@@ -237,7 +237,7 @@ def test_words_in_names_tell_roles_too(tmp_path):
     inputs = driven.inputs(0, 0, driven.start())
 
     assert driven.fed == {
-        "my_tokens": "tokens", "x": "noise", "start_offset": "offset", "x_lens": "lengths", "key_mask": "mask",
+        "my_tokens": "tokens", "heap": "noise", "start_offset": "offset", "x_lens": "lengths", "key_mask": "mask",
         "compost": "noise",
     }  # fmt: skip
     assert inputs["my_tokens"].shape == (5, 7)

@@ -98,11 +98,14 @@ def bind_model(signature: Signature, *, from_: Speech | None = None, sizes: Mapp
     """
     from onnxfix.convention.binding import bind
     from onnxfix.convention.detect import detect
+    from onnxfix.convention.prefix import behind_prefix
 
     if from_ is None:
         binding = detect(signature, sizes).choose().binding
     else:
-        binding = bind(read_convention(from_, option="--from"), signature, sizes)
+        convention = read_convention(from_, option="--from")
+        prefixed = behind_prefix(convention, signature) if convention.name else None
+        binding = bind(prefixed[0] if prefixed else convention, signature, sizes)
     require_known_sizes(binding)
     return binding
 

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnxfix.convention.binding import SHARED, Binding, bind
+from onnxfix.convention.binding import Binding, bind
+from onnxfix.convention.candidate import Candidate, judge
 from onnxfix.convention.convention import Convention
 from onnxfix.convention.foreign import foreign_convention
 from onnxfix.convention.load import library
 from onnxfix.convention.matching import is_kin
+from onnxfix.convention.prefix import behind_prefix
 from onnxfix.convention.signature import Signature
-from onnxfix.convention.sketch import ordered_units
 from onnxfix.errors import DetectError
 
 _DESCRIBE = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A convention that fits a model.
-
-    Attributes:
-        binding: The convention, bound to the model.
-        ports: How many inputs and outputs it explains as cache.
-        score: How much else speaks for it (ports by role, dim names, sizes that agree), less what it lacks.
-        conflicts: How many sizes speak against it: caches or metadata that disagree.
-        reasons: The same in words; those against it begin with `but`.
-        twins: The names of the other candidates that read the same caches in the same ports, in the same layouts.
-    """
-
-    binding: Binding
-    ports: int
-    score: int
-    conflicts: int
-    reasons: tuple[str, ...]
-    twins: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The convention's name."""
-        return str(self.binding.convention)
-
-    @property
-    def words(self) -> int:
-        """How much the convention says: its caches, and the other ports that it asks for."""
-        convention = self.binding.convention
-        asked = [spec for spec in (*convention.inputs, *convention.outputs) if not spec.optional]
-        return len(convention.caches) + len(asked)
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """The larger, the better."""
-        return (-self.conflicts, self.ports, self.score)
 
 
 @dataclass(frozen=True)
@@ -126,7 +88,8 @@ def detect(
     refused = foreign_convention(signature)
     candidates: list[Candidate] = []
     rejections: list[Rejection] = []
-    for convention in library().values() if conventions is None else conventions:
+    known = list(library().values() if conventions is None else conventions)
+    for convention in known:
         try:
             binding = bind(convention, signature, sizes)
         except DetectError as error:
@@ -134,12 +97,28 @@ def detect(
                 rejections.append(Rejection(str(convention), str(error).split("\n")[0]))
             continue
         if refused is None:
-            candidates.append(_judge(binding))
+            candidates.append(judge(binding))
         else:
             rejections.append(Rejection(str(convention), f"the model speaks {refused}"))
+    if not candidates and refused is None:
+        candidates += _behind_prefixes(known, signature, sizes)
     candidates.sort(key=lambda one: (one.words, one.name))
     candidates.sort(key=lambda one: one.rank, reverse=True)
     return Detection(tuple(_with_twins(candidates)), tuple(rejections), refused)
+
+
+def _behind_prefixes(
+    conventions: Iterable[Convention], signature: Signature, sizes: Mapping[str, int] | None
+) -> Iterable[Candidate]:
+    for convention in conventions:
+        if (found := behind_prefix(convention, signature)) is None:
+            continue
+        prefixed, prefix = found
+        try:
+            candidate = judge(bind(prefixed, signature, sizes))
+        except DetectError:
+            continue
+        yield replace(candidate, reasons=(f"its ports have the prefix {prefix}", *candidate.reasons))
 
 
 def _with_twins(candidates: Sequence[Candidate]) -> Iterable[Candidate]:
@@ -171,84 +150,3 @@ def _reading(binding: Binding) -> set[tuple[bool, str, str, tuple[tuple[str, int
 def _has_some_port(convention: Convention, signature: Signature) -> bool:
     required = [spec for cache in convention.caches if not cache.optional for spec in cache.past]
     return any(spec.template.match(port.name) is not None for spec in required for port in signature.inputs)
-
-
-def _judge(binding: Binding) -> Candidate:
-    convention = binding.convention
-    reasons: list[str] = []
-    score = ports = 0
-    for cache in binding.caches:
-        ports += len(cache.past) + len(cache.present)
-        reasons += [f"{spec.template} is {spec.layout}" for spec in (*cache.spec.past, *cache.spec.present)]
-    named = [*binding.inputs, *binding.outputs]
-    score += len(named)
-    if named:
-        reasons.append(f"has its other ports {', '.join(named)}")
-    wanted = [spec.name for spec in (*convention.inputs, *convention.outputs) if not spec.optional]
-    lacking = [name for name in wanted if name not in named]
-    if lacking:
-        # Of a share, so that a convention does not lose because it says more.
-        score -= math.ceil(4 * len(lacking) / len(wanted))
-        reasons.append(f"but lacks its ports {', '.join(lacking)}")
-    judged = [*_judge_order(binding), *_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding)]
-    judged += [(-4, f"but its cache `{name}` does not fit: {reason}") for name, reason in binding.misfits.items()]
-    score += sum(weight for weight, _ in judged)
-    conflicts = sum(weight < 0 for weight, _ in judged)
-    reasons += [reason for _, reason in judged]
-    return Candidate(binding, ports, score, conflicts, tuple(reasons))
-
-
-def _judge_order(binding: Binding) -> Iterable[tuple[int, str]]:
-    """Yields whether the tensors of the caches stand in the order that the convention asks for."""
-    keys = binding.convention.cache_order
-    sides = (
-        (binding.signature.inputs, {cache.spec.name: cache.past for cache in binding.caches}),
-        (binding.signature.outputs, {cache.spec.name: cache.present for cache in binding.caches}),
-    )
-    for ports, caches in sides:
-        rows = {name: [(tensor.labels, tensor.port.name) for tensor in tensors] for name, tensors in caches.items()}
-        wanted = [name for _, names in ordered_units(rows, keys) for name in names]
-        known = set(wanted)
-        if not keys or [port.name for port in ports if port.name in known] != wanted:
-            return
-    yield 1, f"its caches stand in order ({', '.join(keys)})"
-
-
-def _judge_dim_names(binding: Binding) -> Iterable[tuple[int, str]]:
-    agree = set()
-    for cache in binding.caches:
-        for tensor in (*cache.past, *cache.present):
-            agree |= {name for axis, name in tensor.spec.dims.items() if tensor.sizes.get(axis) == name}
-    if agree:
-        yield len(agree), f"names its dims {', '.join(sorted(agree))}"
-
-
-def _judge_shared(binding: Binding) -> Iterable[tuple[int, str]]:
-    """Yields what axes tell that several caches have: they must be of one size."""
-    for axis in SHARED:
-        sizes = {cache.spec.name: cache.size(axis) for cache in binding.caches if axis in cache.spec.axes}
-        known = {name: size for name, size in sizes.items() if size is not None}
-        text = ", ".join(f"{name} {size}" for name, size in known.items())
-        if len({size for size in known.values() if isinstance(size, int)}) > 1:
-            yield -4, f"but its caches differ in {axis} ({text})"
-        elif len(known) > 1 and len(set(known.values())) == 1:
-            yield 2, f"its caches agree on {axis} ({text})"
-
-
-def _judge_metadata(binding: Binding) -> Iterable[tuple[int, str]]:
-    """Yields what the metadata says of sizes that dims say too."""
-    known = binding.signature.numbers
-    for key, expression in binding.convention.sizes.items():
-        told = expression.value(known)
-        found = {
-            size
-            for cache in binding.caches
-            for axis in cache.spec.axes
-            if key in (axis, f"{cache.spec.name}.{axis}") and isinstance(size := cache.size(axis), int)
-        }
-        if told is None or not found:
-            continue
-        if found == {told}:
-            yield 1, f"metadata {expression} = {told} agrees with {key}"
-        else:
-            yield -3, f"but metadata says {expression} = {told}, and {key} is {', '.join(map(str, sorted(found)))}"

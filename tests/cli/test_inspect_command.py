@@ -125,7 +125,7 @@ def test_two_equally_good_conventions_are_both_named(
     from onnxfix.convention import detect
 
     one = library()["wenet-packed"]
-    twins = {"wenet-packed": one, "twin": replace(one, name="twin")}
+    twins = {"wenet-packed": one, "twin": replace(one, name="twin", family="small")}
     monkeypatch.setattr(detect, "library", lambda: twins)
     assert main(["inspect", str(PACKED)]) == 0
     assert "ambiguous: twin and wenet-packed fit equally well" in capsys.readouterr().out

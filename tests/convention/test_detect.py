@@ -16,7 +16,7 @@ from onnxfix.convention.layout import parse_layout
 from onnxfix.convention.load import library, load_convention, parse_convention
 from onnxfix.convention.plan import make_plan
 from onnxfix.convention.signature import Dim, Port, Signature
-from onnxfix.convention.sketch import SIZES, cache_ports, signature_of
+from onnxfix.convention.sketch import SIZES, Sizes, cache_ports, signature_of
 from onnxfix.errors import DetectError, LayoutError
 
 METADATA = {"num_blocks": "3", "head": "5", "chunk_size": "7", "left_chunks": "1", "name": "x", "odd": "--3"}
@@ -67,6 +67,17 @@ def test_every_convention_of_the_library_is_found(name: str, variant: str) -> No
             fixed = {spec.template.fixed.get(axis) for spec in cache.spec.past} - {None}
             assert cache.size(axis) == (len(fixed) or SIZES[axis]), (cache.spec.name, axis)
     assert not [reason for reason in found.reasons if reason.startswith("but")]
+
+
+@pytest.mark.parametrize("sizes", [SIZES, DYNAMIC], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", library())
+def test_where_its_convention_is_not_known_no_other_takes_its_place(name: str, sizes: Sizes) -> None:
+    """What is found instead reads the model the same way, or something is said against it."""
+    signature = signature_of(library()[name], sizes)
+    twins = {one.name for one in detect(signature, {"head": 5}).candidates if name in one.twins}
+    others = [one for one in library().values() if one.name != name]
+    for found in detect(signature, {"head": 5}, others).candidates:
+        assert found.name in twins or [reason for reason in found.reasons if reason.startswith("but")]
 
 
 def test_no_cache_no_convention() -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxfix.errors import DetectError, PlanError, UsageError
+from onnxfix.errors import DetectError, PlanError, UsageError, VerifyError
 from onnxfix.request import bind_model, conventions_of, file_of, open_model, read_convention, require_known_sizes
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _check(
     plan = _plan(trace.binding, converted, to=to, edits=edits, sizes=options.sizes)
     file = file_of(converted, result, stack)
     notes = (*_frozen(plan, edits), *_estranged(converted, trace.header.sha256, "the one that was recorded"))
-    with _noting(notes):
+    with _noting(notes), _fitting(_frozen_sizes(plan, None)):
         report = check(file, trace, plan, options, declared=converted.signature())
     return replace(report, source=str(trace.path), result=_name(result), notes=(*report.notes, *notes))
 
@@ -161,6 +161,20 @@ def _estranged(converted: Model, digest: str | None, what: str) -> list[str]:
     made_from = converted.metadata.get("onnxfix.source_sha256", "")
     is_other = made_from and digest and made_from != digest
     return [f"the result was converted from another file than {what}"] if is_other else []
+
+
+@contextlib.contextmanager
+def _fitting(sizes: Mapping[str, int]) -> Iterator[None]:
+    """Says how a run is recorded that a result of fixed sizes can take."""
+    from onnxfix.verify.report import DifferenceError
+
+    try:
+        yield
+    except VerifyError as error:
+        if sizes and not isinstance(error, DifferenceError):
+            options = " ".join(f"--size {name}={size}" for name, size in sizes.items())
+            error.hint = error.hint or f"the result has fixed sizes: `onnxfix record ORIGINAL TRACE.npz {options}`"
+        raise
 
 
 @contextlib.contextmanager
@@ -240,13 +254,15 @@ def _fixed(plan: Plan, other: Signature) -> dict[str, int]:
 
 def _frozen(plan: Plan, edits: Edits | None) -> list[str]:
     """Returns what there is to say of sizes that the result has fixed, and nobody said so."""
+    sizes = [f"{name} = {size}" for name, size in _frozen_sizes(plan, edits).items()]
+    return [f"the result has fixed {', '.join(sizes)}: nothing is proven of other sizes"] if sizes else []
+
+
+def _frozen_sizes(plan: Plan, edits: Edits | None) -> dict[str, int]:
     said = {name for key in (edits.dims if edits else ()) for name in (key, *plan.binding.symbols_of(key))}
     open_dims = {dim for port in plan.binding.signature.inputs for dim in port.dims or () if isinstance(dim, str)}
-    sizes = [
-        f"{name} = {size}" for name, size in sorted(plan.symbols.items())
-        if isinstance(size, int) and name in open_dims - said
-    ]  # fmt: skip
-    return [f"the result has fixed {', '.join(sizes)}: nothing is proven of other sizes"] if sizes else []
+    sizes = {name: size for name, size in sorted(plan.symbols.items()) if isinstance(size, int)}
+    return {name: size for name, size in sizes.items() if name in open_dims - said}
 
 
 @contextlib.contextmanager

@@ -162,6 +162,16 @@ def test_a_cache_of_one_name_and_another_layout_fixes_no_size(tmp_path: Path) ->
     assert not any("has fixed" in note for note in report.notes)
 
 
+def test_a_run_of_other_sizes_than_the_result_takes_is_told_with_what_to_record(recorded: Path, tmp_path: Path) -> None:
+    edits = onnxfix.Edits(dims={"batch": 1})
+    onnxfix.convert(STATE, tmp_path / "new.onnx", to="silero-hc", edits=edits, simplify=False, verify=False)
+    with pytest.raises(VerifyError, match="Got: 3 Expected: 1") as error:
+        onnxfix.verify(tmp_path / "new.onnx", against=recorded)
+    assert error.value.hint == "the result has fixed sizes: `onnxfix record ORIGINAL TRACE.npz --size batch=1`"
+    onnxfix.record(STATE, tmp_path / "run.npz", options=onnxfix.VerifyOptions(ticks=3, sizes={"batch": 1})).close()
+    assert onnxfix.verify(tmp_path / "new.onnx", against=tmp_path / "run.npz").is_exact
+
+
 def test_sizes_that_no_model_has_are_refused(recorded: Path) -> None:
     with pytest.raises(UsageError, match="no axis or dim `heads`"):
         onnxfix.verify(STATE, HC, sizes={"heads": 3})

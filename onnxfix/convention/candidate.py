@@ -43,9 +43,9 @@ class Candidate:
         return len(convention.caches) + len(asked)
 
     @property
-    def rank(self) -> tuple[int, int, int]:
-        """The larger, the better."""
-        return (-self.conflicts, self.ports, self.score)
+    def rank(self) -> tuple[float, int]:
+        """The larger, the better: the ports that it explains, half as many where a size speaks against it."""
+        return (self.ports / 2 if self.conflicts else self.ports, self.score)
 
 
 def judge(binding: Binding) -> Candidate:

@@ -16,14 +16,23 @@ from onnxfix.convention.signature import Signature
 from onnxfix.errors import DetectError
 
 _DESCRIBE = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
+_MOST_REASONS = 3
+"""How many reasons an error tells why conventions do not fit."""
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A convention of which the model has some cache ports, but that does not fit: `reason` says why."""
+    """A convention of which the model has some cache ports, but that does not fit.
+
+    Attributes:
+        name: The convention's name.
+        reason: Why it does not fit.
+        ports: How many inputs and outputs are called like its caches.
+    """
 
     name: str
     reason: str
+    ports: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Detection:
 
     Attributes:
         candidates: Best first; of equally good ones, the one whose convention says least.
-        rejections: With their reasons.
+        rejections: With their reasons; first those of which the model has most ports.
         refused: The convention that the model speaks, where that is one that onnxfix recognises only to refuse it;
             others, however well they fit, are no candidates then.
     """
@@ -71,8 +80,12 @@ class Detection:
             names = [one.name for one in self.candidates if one.rank == self.candidates[0].rank]
             hint = f"say which with --from, for example --from {names[0]}"
             raise DetectError(f"the model fits {' and '.join(names)} equally well", hint=hint)
-        nearly = "".join(f"\n  not {one.name}: {one.reason}" for one in self.rejections)
+        reasons = list(dict.fromkeys(one.reason for one in self.rejections))
+        nearly = "".join(f"\n  not {self._rejected_for(reason)}: {reason}" for reason in reasons[:_MOST_REASONS])
         raise DetectError(f"the model speaks no known convention{nearly}", hint=_DESCRIBE)
+
+    def _rejected_for(self, reason: str) -> str:
+        return " and ".join(one.name for one in self.rejections if one.reason == reason)
 
 
 def detect(
@@ -93,17 +106,18 @@ def detect(
         try:
             binding = bind(convention, signature, sizes)
         except DetectError as error:
-            if _has_some_port(convention, signature):
-                rejections.append(Rejection(str(convention), str(error).split("\n")[0]))
+            if ports := _count_ports(convention, signature):
+                rejections.append(Rejection(str(convention), str(error).split("\n")[0], ports))
             continue
         if refused is None:
             candidates.append(judge(binding))
         else:
-            rejections.append(Rejection(str(convention), f"the model speaks {refused}"))
+            rejections.append(Rejection(str(convention), f"the model speaks {refused}", judge(binding).ports))
     if not candidates and refused is None:
         candidates += _behind_prefixes(known, signature, sizes)
     candidates.sort(key=lambda one: (one.words, one.name))
     candidates.sort(key=lambda one: one.rank, reverse=True)
+    rejections.sort(key=lambda one: (-one.ports, one.name))
     return Detection(tuple(_with_twins(candidates)), tuple(rejections), refused)
 
 
@@ -147,6 +161,11 @@ def _reading(binding: Binding) -> set[tuple[bool, str, str, tuple[tuple[str, int
     }
 
 
-def _has_some_port(convention: Convention, signature: Signature) -> bool:
-    required = [spec for cache in convention.caches if not cache.optional for spec in cache.past]
-    return any(spec.template.match(port.name) is not None for spec in required for port in signature.inputs)
+def _count_ports(convention: Convention, signature: Signature) -> int:
+    """Returns how many ports are called like caches that the convention demands; 0 if no input is."""
+    demanded = [cache for cache in convention.caches if not cache.optional]
+    past = [spec.template for cache in demanded for spec in cache.past]
+    present = [spec.template for cache in demanded for spec in cache.present]
+    inputs = sum(any(template.match(port.name) is not None for template in past) for port in signature.inputs)
+    outputs = sum(any(template.match(port.name) is not None for template in present) for port in signature.outputs)
+    return inputs and inputs + outputs

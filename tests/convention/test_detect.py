@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
@@ -126,6 +127,20 @@ def test_a_conflict_weighs_more_than_a_port() -> None:
     assert "but its caches differ in layer (attention 3, convolution 1)" in detection.candidates[1].reasons
 
 
+def test_a_conflict_does_not_outweigh_half_of_the_ports() -> None:
+    """A wrong entry in the metadata must not let a convention win that explains next to nothing."""
+    cache = '[[cache]]\nname = "c"\npast = "p.{}: dim"\npresent = "n.{}: dim"\n'
+    whole = parse_convention(
+        'name = "whole"\n' + cache.replace("{}", "{layer}") + '[sizes]\nlayer = "num_blocks"', where="x"
+    )
+    part = parse_convention('name = "part"\n' + cache.replace("{}", "{layer=0}"), where="x")
+    for layers, best in ((3, "whole"), (1, "part")):
+        signature = signature_of(whole, {**SIZES, "layer": layers}, metadata={"num_blocks": "12"})
+        found = detect(signature, conventions=[whole, part])
+        assert found.choose().name == best
+        assert {one.name: one.conflicts for one in found.candidates} == {"whole": 1, "part": 0}
+
+
 def test_two_equally_good_candidates_stop_with_both_named() -> None:
     kv, layers = (parse_convention(f'name = "{name}"\n[[cache]]\nname = "c"\npast = "c: {layout} head"', where="x")
                   for name, layout in (("k-first", "(kv layer)"), ("l-first", "(layer kv)")))  # fmt: skip
@@ -226,7 +241,30 @@ def test_rejections_carry_reasons(name: str, lost: str, reason: str) -> None:
     assert rejection.reason.startswith(reason)
     with pytest.raises(DetectError) as caught:
         detection.choose()
-    assert f"\n  not {name}: {reason}" in str(caught.value)
+    assert re.search(rf"\n  not (.* and )?{name}( and .*)?: {re.escape(reason)}", str(caught.value))
+
+
+def test_an_error_tells_few_reasons_and_those_that_come_near_first() -> None:
+    """Conventions that fail for one reason share a line."""
+    whole = signature_of(library()["optimum"])
+    broken = replace(whole, outputs=tuple(port for port in whole.outputs if port.name != "present.1.key"))
+    one, two = (replace(library()["optimum"], name=name) for name in ("two", "one"))
+    far = [parse_convention(
+        f'name = "{name}"\n[[cache]]\nname = "c"\npast = "past_key_values.{index}.key: {name}"', where="x"
+    ) for index, name in enumerate("cba")]  # fmt: skip
+    detection = detect(broken, conventions=[*far, one, two])
+    assert [(found.name, found.ports) for found in detection.rejections] == [
+        ("one", 11), ("two", 11), ("a", 1), ("b", 1), ("c", 1),
+    ]  # fmt: skip
+    with pytest.raises(DetectError) as caught:
+        detection.choose()
+    assert str(caught.value) == (
+        "the model speaks no known convention\n"
+        "  not one and two: present.1.key: the output for layer 1, kv key of the cache `self` is missing\n"
+        "  not a: past_key_values.2.key: the layout `a` has 1 dimensions, the tensor has 4: [1, 5, 7, 11]\n"
+        "  not b: past_key_values.1.key: the layout `b` has 1 dimensions, the tensor has 4: [1, 5, 7, 11]\n"
+        "  describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
+    )
 
 
 def change(signature: Signature, name: str, dims: tuple[Dim, ...]) -> Signature:

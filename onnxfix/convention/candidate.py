@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from onnxfix.convention.binding import SHARED, Binding
+from onnxfix.convention.binding import SHARED, VARYING, Binding
 from onnxfix.convention.sketch import ordered_units
 
 
@@ -68,8 +68,9 @@ def judge(binding: Binding) -> Candidate:
         reasons.append(f"but lacks its ports {', '.join(lacking)}")
     judged = [*_judge_order(binding), *_judge_dim_names(binding), *_judge_shared(binding), *_judge_metadata(binding)]
     judged += [(-4, f"but its cache `{name}` does not fit: {reason}") for name, reason in binding.misfits.items()]
-    score += sum(weight for weight, _ in judged)
     conflicts = sum(weight < 0 for weight, _ in judged)
+    judged += _judge_dims(binding)  # An exporter may leave all open: that is no conflict.
+    score += sum(weight for weight, _ in judged)
     reasons += [reason for _, reason in judged]
     return Candidate(binding, ports, score, conflicts, tuple(reasons))
 
@@ -88,6 +89,25 @@ def _judge_order(binding: Binding) -> Iterable[tuple[int, str]]:
         if not keys or [port.name for port in ports if port.name in known] != wanted:
             return
     yield 1, f"its caches stand in order ({', '.join(keys)})"
+
+
+def _judge_dims(binding: Binding) -> Iterable[tuple[int, str]]:
+    """Yields what symbolic dims tell of layouts that differ in nothing else.
+
+    Time grows from call to call, and a batch may be of any size; what a network fixes, heads for example, is a number.
+    Numbers tell nothing: any axis may be of any.
+    """
+    opened = {
+        item[0]
+        for cache in binding.caches
+        for tensor in cache.past
+        for item, dim in zip(tensor.spec.layout.items, tensor.port.dims or (), strict=False)
+        if isinstance(dim, str) and len(item) == 1
+    }
+    if "time" in opened:
+        yield 1, "time is of open size"
+    if fixed := sorted(opened - set(VARYING)):
+        yield -len(fixed), f"but of open size is also {', '.join(fixed)}"
 
 
 def _judge_dim_names(binding: Binding) -> Iterable[tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from onnxfix.convention.binding import Binding, BoundCache
@@ -43,8 +43,9 @@ def known_inputs(binding: Binding) -> dict[str, KnownPort]:
     """Returns the inputs whose role is known, by name."""
     bound = {name: KnownPort(spec, binding.convention.sizes) for name, spec in binding.inputs.items()}
     caches = {tensor.port.name for cache in binding.caches for tensor in cache.past}
+    likely = _by_likeness(binding)
     for port in binding.signature.inputs:
-        if port.name not in bound and port.name not in caches and (found := _namesake(port, binding, is_input=True)):
+        if port.name not in bound and port.name not in caches and (found := _namesake(port, likely, is_input=True)):
             bound[port.name] = found
     return bound
 
@@ -53,15 +54,26 @@ def known_outputs(binding: Binding) -> dict[str, KnownPort]:
     """Returns the outputs whose role is known, by name."""
     bound = {name: KnownPort(spec, binding.convention.sizes) for name, spec in binding.outputs.items()}
     caches = {tensor.port.name for cache in binding.caches for tensor in cache.present}
+    likely = _by_likeness(binding)
     for port in binding.signature.outputs:
-        if port.name not in bound and port.name not in caches and (found := _namesake(port, binding, is_input=False)):
+        if port.name not in bound and port.name not in caches and (found := _namesake(port, likely, is_input=False)):
             bound[port.name] = found
     return bound
 
 
-def _namesake(port: Port, binding: Binding, *, is_input: bool) -> KnownPort | None:
-    """Returns what the library's conventions say of a port of this name: first the one most like the model."""
-    for convention in sorted(library().values(), key=lambda one: (-_likeness(one, binding), one.name)):
+def _by_likeness(binding: Binding) -> list[Convention]:
+    """Returns the library's conventions, first those that share most ports with the model, besides caches."""
+    names = {port.name for port in (*binding.signature.inputs, *binding.signature.outputs)}
+    shared = {
+        convention.name: len(names & {spec.name for spec in (*convention.inputs, *convention.outputs)})
+        for convention in library().values()
+    }
+    return sorted(library().values(), key=lambda one: (-shared[one.name], one.name))
+
+
+def _namesake(port: Port, conventions: Iterable[Convention], *, is_input: bool) -> KnownPort | None:
+    """Returns what the first convention says that has a port of this name, or what the name itself does."""
+    for convention in conventions:
         for spec in convention.inputs if is_input else convention.outputs:
             if spec.name == port.name and spec.dtype in (None, port.dtype) and port.rank in (None, spec.layout.rank):
                 return KnownPort(spec, convention.sizes)
@@ -91,8 +103,3 @@ def is_mask(cache: BoundCache) -> bool:
 
 def _has_word(words: str, name: str) -> bool:
     return re.search(rf"(?<![a-z])({words})(?![a-z])", name.lower()) is not None
-
-
-def _likeness(convention: Convention, binding: Binding) -> int:
-    names = {port.name for port in (*binding.signature.inputs, *binding.signature.outputs)}
-    return len(names & {spec.name for spec in (*convention.inputs, *convention.outputs)})

@@ -102,6 +102,7 @@ def test_reasons_are_given() -> None:
         "its caches agree on layer (attention 3, convolution 3)",
         "metadata num_blocks = 3 agrees with layer",
         "metadata head = 5 agrees with head",
+        "time is of open size",
     )
 
 
@@ -139,6 +140,35 @@ def test_a_conflict_does_not_outweigh_half_of_the_ports() -> None:
         found = detect(signature, conventions=[whole, part])
         assert found.choose().name == best
         assert {one.name: one.conflicts for one in found.candidates} == {"whole": 1, "part": 0}
+
+
+ORDERS = {
+    "qwen": "layer kv batch time head dim",
+    "llama": "layer kv batch head time dim",
+    "chatglm": "layer kv time batch head dim",
+}
+"""llm-export wrote its one tensor in three orders."""
+
+
+@pytest.mark.parametrize(
+    ("dims", "best"),
+    [
+        ((3, 2, 1, "history_len", 5, 11), "qwen"),
+        ((3, 2, 1, 5, "history_len", 11), "llama"),
+        ((3, 2, "history_len", 1, 5, 11), "chatglm"),
+        ((3, 2, "N", "history_len", 5, 11), None),  # qwen with a batch, or chatglm
+        ((3, 2, 1, 7, 5, 11), None),  # numbers tell nothing
+        ((3, 2, 7, 1, 5, 11), None),
+        (("L", 2, 1, "history_len", 5, "D"), "qwen"),
+        (None, None),
+    ],
+)
+def test_symbolic_dims_tell_the_order_of_axes(dims: tuple[Dim, ...] | None, best: str | None) -> None:
+    text = 'name = "{}"\n[[cache]]\nname = "c"\npast = "p: {}"\npresent = "n: {}"'
+    orders = [parse_convention(text.format(name, layout, layout), where="x") for name, layout in ORDERS.items()]
+    detection = detect(Signature((Port("p", "float32", dims),), (Port("n", "float32", None),)), {"layer": 3}, orders)
+    assert (detection.best and detection.best.name) == best
+    assert len(detection.candidates) == 3 and not any(one.conflicts for one in detection.candidates)
 
 
 def test_two_equally_good_candidates_stop_with_both_named() -> None:

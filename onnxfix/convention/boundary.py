@@ -5,41 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnxfix.convention.binding import Binding, is_described
-from onnxfix.convention.convention import Convention, PortSpec, TensorSpec
+from onnxfix.convention.binding import is_described
+from onnxfix.convention.convention import Convention, TensorSpec
 from onnxfix.convention.layout import show_item
 from onnxfix.convention.matching import Match
 from onnxfix.convention.route import Block, Route
 from onnxfix.convention.routing import MAX_TENSORS
 from onnxfix.convention.signature import Dim, Port
-
-
-def port_renames(binding: Binding, target: Convention | None) -> dict[str, str]:
-    """Returns the other ports that get the target's name: those of one role, layout and element type on both sides."""
-    if target is None:
-        return {}
-    signature = binding.signature
-    inputs = _same_roles(binding.inputs, target.inputs, signature.inputs)
-    outputs = _same_roles(binding.outputs, target.outputs, signature.outputs)
-    renames = {**inputs, **outputs}
-    names = {port.name for port in (*signature.inputs, *signature.outputs)}
-    # A port that keeps its name keeps it from others, which so keep theirs.
-    while taken := {old for old, new in renames.items() if new in names - renames.keys()}:
-        renames = {old: new for old, new in renames.items() if old not in taken}
-    return renames
-
-
-def _same_roles(known: Mapping[str, PortSpec], specs: Sequence[PortSpec], ports: Sequence[Port]) -> dict[str, str]:
-    dtypes = {port.name: port.dtype for port in ports}
-    found = {}
-    for spec in specs:
-        ours = [one for one in known.values() if one.role == spec.role]
-        theirs = [one for one in specs if one.role == spec.role]
-        if len(ours) != 1 or len(theirs) != 1 or spec.role == "other" or ours[0].name == spec.name:
-            continue
-        if ours[0].layout == spec.layout and spec.dtype in (None, dtypes[ours[0].name]):
-            found[ours[0].name] = spec.name
-    return found
 
 
 def symbol_renames(

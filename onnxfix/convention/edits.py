@@ -30,6 +30,15 @@ CASTS = tuple(_WIDER)
 _OTHERWISE = "let the target call its ports otherwise: --to with a sentence, or with a TOML file of your own"
 
 
+def is_wider(dtype: str, other: str) -> bool:
+    """Whether an element type holds all values of another one.
+
+    >>> is_wider("int64", "int32"), is_wider("float32", "int64")
+    (True, False)
+    """
+    return dtype in (other, *_WIDER.get(other, "").split())
+
+
 def require_ports(edits: Edits, ports: Sequence[Port], caches: Collection[str]) -> None:
     """Checks that what is to be renamed or cast is there.
 
@@ -62,16 +71,18 @@ def cast_notes(edits: Edits, ports: Sequence[Port]) -> list[str]:
     return [
         f"`{port.name}` becomes {dtype}, which does not hold every {port.dtype}"
         for port in ports
-        if (dtype := edits.cast.get(port.name, port.dtype)) not in (port.dtype, *_WIDER.get(port.dtype, "").split())
+        if not is_wider(dtype := edits.cast.get(port.name, port.dtype), port.dtype)
     ]
+
+
+def cast_ports(ports: Sequence[Port], casts: Mapping[str, str]) -> tuple[Port, ...]:
+    """Returns the ports with their new element types, where any is known for their name."""
+    return tuple(replace(port, dtype=casts.get(port.name, port.dtype)) for port in ports)
 
 
 def edited_ports(ports: Sequence[Port], edits: Edits) -> tuple[Port, ...]:
     """Returns the ports under their new names and with their new element types."""
-    return tuple(
-        replace(port, name=edits.rename.get(port.name, port.name), dtype=edits.cast.get(port.name, port.dtype))
-        for port in ports
-    )
+    return tuple(replace(port, name=edits.rename.get(port.name, port.name)) for port in cast_ports(ports, edits.cast))
 
 
 def require_names(

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxfix.convention.binding import Binding, bind, is_described
-from onnxfix.convention.boundary import Moved, new_ports, port_renames, rename_symbols, symbol_renames
+from onnxfix.convention.boundary import Moved, new_ports, rename_symbols, symbol_renames
 from onnxfix.convention.convention import Convention
-from onnxfix.convention.edits import cast_notes, edited_ports, require_names, require_ports
+from onnxfix.convention.edits import cast_notes, cast_ports, edited_ports, require_names, require_ports
 from onnxfix.convention.layout import show_dims
 from onnxfix.convention.matching import Match, match_caches
+from onnxfix.convention.meeting import UnitAxes, meet
 from onnxfix.convention.route import Route
 from onnxfix.convention.routing import make_routes
 from onnxfix.convention.signature import Dim, Port, Signature, require_size
@@ -100,6 +101,7 @@ class Plan:
         metadata: Entries of `metadata_props` to set.
         notes: What the user should know.
         chosen: New names that the user chose, by the name that a port would have without.
+        unit_axes: Other ports that lose or gain axes of size 1: by new name.
     """
 
     binding: Binding
@@ -113,6 +115,7 @@ class Plan:
     metadata: Mapping[str, str]
     notes: tuple[str, ...]
     chosen: Mapping[str, str] = field(default_factory=dict)
+    unit_axes: Mapping[str, UnitAxes] = field(default_factory=dict)
 
     @property
     def is_identity(self) -> bool:
@@ -122,6 +125,7 @@ class Plan:
             all(cache.is_kept for cache in self.caches)
             and not self.renames
             and not self.casts
+            and not self.unit_axes
             and self.inputs == signature.inputs
             and self.outputs == signature.outputs
             and all(signature.metadata.get(key) == value for key, value in self.metadata.items())
@@ -159,6 +163,9 @@ class Plan:
             lines += _explain_cache(cache)
         lines += [f"rename {old} to {new}" for old, new in self.renames.items()]
         lines += [f"cast {name} to {dtype}" for name, dtype in self.casts.items()]
+        lines += [
+            _explain_axes(port, self.unit_axes) for port in (*self.inputs, *self.outputs) if port.name in self.unit_axes
+        ]
         lines += [f"dim {old} becomes {new}" for old, new in self.symbols.items()]
         signature = self.binding.signature
         changes = (("inputs", signature.inputs, self.inputs), ("outputs", signature.outputs, self.outputs))
@@ -179,6 +186,11 @@ def _explain_cache(cache: CachePlan) -> list[str]:
         lines.append(f"{cache.name}, {kind}: {names}")
         lines += [f"  {line}" for line in route.explain()] or ["  rename only"]
     return lines
+
+
+def _explain_axes(port: Port, axes: Mapping[str, UnitAxes]) -> str:
+    dims = port.dims or ()
+    return f"{port.name}: {show_dims(axes[port.name].inverse().of(dims))} becomes {show_dims(dims)}"
 
 
 def _names(names: list[str], most: int = 3) -> str:
@@ -205,27 +217,33 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
         CachePlan(match.source.spec.name, *make_routes(match, frozen), match.source.spec.update == "fixed")
         for match in matches
     )
-    renames = port_renames(frozen, target)
+    meeting = meet(frozen, target)
+    before = frozen.signature
+    casts = meeting.casts((*before.inputs, *before.outputs))
+    edits = replace(edits, cast={**casts, **edits.cast})
     order = {spec.name: index for index, spec in enumerate(target.caches)} if target else {}
     known = [(one.target.name, plan) for one, plan in zip(matches, plans, strict=True) if one.target]
     known.sort(key=lambda entry: order[entry[0]])
     past = [Moved(name, plan.past) for name, plan in known]
     present = [Moved(name, plan.present) for name, plan in known if plan.present]
-    inputs = new_ports(frozen.signature.inputs, past, renames, target, target.input_order if target else ())
-    outputs = new_ports(frozen.signature.outputs, present, renames, target, target.output_order if target else ())
-    chosen = {value for value in asked.values() if isinstance(value, str)}
-    named = symbol_renames(matches, target, (*inputs, *outputs), chosen)
+    orders = (target.input_order, target.output_order) if target else ((), ())
+    inputs = new_ports(meeting.reshaped(before.inputs), past, meeting.renames, target, orders[0])
+    outputs = new_ports(meeting.reshaped(before.outputs), present, meeting.renames, target, orders[1])
+    fixed = {value for value in asked.values() if isinstance(value, str)}
+    wanted = cast_ports(inputs, edits.cast), cast_ports(outputs, edits.cast)
+    named = symbol_renames(matches, target, (*wanted[0], *wanted[1]), fixed)
     plan = Plan(
         binding=binding,
         target=target,
         caches=plans,
         inputs=rename_symbols(inputs, named),
         outputs=rename_symbols(outputs, named),
-        renames=renames,
+        renames=meeting.renames,
         symbols={**named, **asked},
         casts={},
         metadata=_metadata(frozen, matches, target),
-        notes=_notes(binding, matches, target, inputs, outputs),
+        notes=(*_notes(binding, matches, target, *wanted), *meeting.notes),
+        unit_axes=meeting.axes,
     )
     plan = _edited(plan, edits)
     _check_names(plan)
@@ -334,6 +352,7 @@ def _edited(plan: Plan, edits: Edits) -> Plan:
         casts=casts,
         notes=(*plan.notes, *cast_notes(edits, ports)),
         chosen=new,
+        unit_axes={new.get(name, name): axes for name, axes in plan.unit_axes.items()},
     )
 
 

@@ -12,11 +12,11 @@ from onnxfix.convention.route import Route
 from onnxfix.errors import RewriteError
 from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
-from onnxfix.model.ports import elem_type_of
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.cancel import Canceller
 from onnxfix.surgery.copies import Copies, copied_by_adapters, copied_by_graph, total
 from onnxfix.surgery.emit import Counter, Emitter
+from onnxfix.surgery.forms import Forms
 from onnxfix.surgery.routes import leaf, leaves_of, route_views
 from onnxfix.surgery.splits import split_axes, together
 from onnxfix.surgery.view import Leaf, View
@@ -87,7 +87,8 @@ class _Surgery:
         self.present = [cache.present for cache in plan.caches if cache.present and not cache.present.is_rename]
         # Old port name -> the name that the value has inside the graph from now on.
         self.inner: dict[str, str] = {}
-        self.casts: dict[str, str] = {}
+        # Other ports that get another form: new name -> the name of the value of the old form.
+        self.formed: dict[str, str] = {}
 
     def rename(self) -> None:
         """Gives ports their new names and those that change an inner one, all at once: names may trade places."""
@@ -99,9 +100,9 @@ class _Surgery:
             for block in route.source:
                 self.inner[block.name] = self.graph.fresh_name(f"{block.name}_inner")
         old_names = {new: old for old, new in names.items()}
-        for name in self.plan.casts:
+        for name in (*self.plan.casts, *(name for name in self.plan.unit_axes if name not in self.plan.casts)):
             inner = self.graph.fresh_name(f"{name}_inner")
-            self.inner[old_names.get(name, name)] = self.casts[name] = inner
+            self.inner[old_names.get(name, name)] = self.formed[name] = inner
         added = {block.name for route in (*self.past, *self.present) for block in route.target}
         names |= self._making_way({*added, *names.values()} - {*names, *self.inner})
         self.graph.rename({**names, **self.inner})
@@ -119,12 +120,12 @@ class _Surgery:
         axes = {axis for route in self.past for axis in split_axes(self.graph, route)}
         before = [self._copied(cache, after=False) for cache in self.changed]
         self.rename()
-        types = {name: port.dtype for name in self.casts.values() if (port := self.graph.type_of(name)) is not None}
+        types = {name: port.dtype for name in self.formed.values() if (port := self.graph.type_of(name)) is not None}
         self.graph.set_inputs(self.plan.inputs)
         emitter = Emitter(self.graph, self.views)
         canceller = Canceller(self.graph, self.views, emitter)
         past = [self._past_views(route) for route in self.past]
-        adapters = self._count_adapters(past)
+        adapters = self._count_adapters(past, types)
         shown = {inner: old for old, inner in self.inner.items()}
         for route, caches in zip(self.past, past, strict=True):
             if cancel:
@@ -139,7 +140,11 @@ class _Surgery:
             plan = partial(self._present_views, route)
             outputs |= canceller.look_through(leaves, plan) if cancel else plan(leaves)
         self._make_outputs(outputs, emitter)
-        self._add_casts(types)
+        forms = Forms(self.plan, self.formed)
+        if cancel:
+            forms.add_cancelled(self.graph, emitter, types)
+        else:
+            forms.add(emitter, types)
         self.graph.set_outputs(self.plan.outputs)
         self.graph.remove_dead([*self.inner.values(), *canceller.absorbed])
         if cancel and len(self.graph.nodes) > adapters:
@@ -190,7 +195,7 @@ class _Surgery:
         """Returns the new outputs of a cache, given the old ones by their inner names."""
         return route_views(route, {block.name: leaves[self.inner[block.name]] for block in route.source}, self.views)
 
-    def _count_adapters(self, past: Iterable[Mapping[str, View]]) -> int:
+    def _count_adapters(self, past: Iterable[Mapping[str, View]], types: Mapping[str, str]) -> int:
         counter = Counter(self.graph)
         emitter = Emitter(counter, self.views)
         for caches in past:
@@ -199,7 +204,8 @@ class _Surgery:
         for route in self.present:
             for name, view in self._present_views(route, self._present_leaves(route)).items():
                 emitter.tensor(view, name)
-        return self.before + counter.nodes + len(self.plan.casts)
+        Forms(self.plan, self.formed).add(emitter, types)
+        return self.before + counter.nodes
 
     def _make_outputs(self, outputs: Mapping[str, View], emitter: Emitter) -> None:
         """Gives every new output its name: to the node that makes it, to the value that it is, or to an Identity."""
@@ -216,13 +222,3 @@ class _Surgery:
             else:
                 emitter.tensor(view, name)
         self.graph.rename(renamed)
-
-    def _add_casts(self, types: Mapping[str, str]) -> None:
-        """Puts a Cast behind inputs and before outputs that get another element type."""
-        inputs = {port.name for port in self.plan.inputs}
-        for name, dtype in self.plan.casts.items():
-            inner = self.casts[name]
-            source, target, wanted = (name, inner, types[inner]) if name in inputs else (inner, name, dtype)
-            self.graph.add_node(
-                "Cast", [source], [target], attributes={"to": elem_type_of(wanted)}, name="onnxfix_Cast"
-            )

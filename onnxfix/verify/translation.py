@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from onnxfix.convention.plan import Plan
+from onnxfix.errors import PlanError
 from onnxfix.verify.dtypes import cast
+from onnxfix.verify.header import TraceError
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
 
 
 def translated_inputs(inputs: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
-    """Returns what is fed besides the state, under the names and in the element types of the result."""
+    """Returns what is fed besides the state, under the names, in the element types and with the dims of the result.
+
+    Raises:
+        TraceError: An axis that the result lacks is not of size 1.
+    """
     return _translated(inputs, {port.name: port.dtype for port in plan.binding.signature.inputs}, plan)
 
 
@@ -22,6 +28,7 @@ def expected_outputs(outputs: Mapping[str, Array], plan: Plan) -> dict[str, Arra
 
     Raises:
         PlanError: A cache does not fit its layout.
+        TraceError: An axis that the result lacks is not of size 1.
     """
     states = set(plan.binding.pairs.values())
     dtypes = {port.name: port.dtype for port in plan.binding.signature.outputs}
@@ -33,5 +40,9 @@ def _translated(arrays: Mapping[str, Array], dtypes: Mapping[str, str], plan: Pl
     translated = {}
     for name, array in arrays.items():
         new = plan.renames.get(name, name)
-        translated[new] = cast(array, dtypes[name], plan.casts.get(new, dtypes[name]))
+        converted = cast(array, dtypes[name], plan.casts.get(new, dtypes[name]))
+        try:
+            translated[new] = plan.unit_axes[new].run(converted) if new in plan.unit_axes else converted
+        except PlanError as error:
+            raise TraceError(error.message, where=name) from None
     return translated

@@ -12,9 +12,12 @@ import pytest
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import convention_from_sentences
+from onnxfix.convention.load import parse_convention
 from onnxfix.convention.plan import Edits, Plan, make_plan
+from onnxfix.convention.signature import Port
 from onnxfix.model.model import Model
 from onnxfix.surgery.rewrite import SurgeryReport, rewrite
+from onnxfix.verify.translation import expected_outputs, translated_inputs
 
 ONE = "state -> next: hc batch dim"
 TWO = "{hc:h,c} -> {hc:h,c}n: batch dim"
@@ -338,6 +341,132 @@ def test_ports_are_cast(dtype: str) -> None:
     feeds = feeds_of(original)
     after = run(model, {**plan.run_past(feeds), "n": feeds["n"].astype(dtype)})
     np.testing.assert_array_equal(after["u"], run(original, feeds)["u"].astype(dtype))
+
+
+FORMS = """
+name        = "{name}"
+description = "An offset, tokens and lengths, one way or another."
+source      = "nowhere"
+input       = [{{ role = "offset", port = "{offset}" }}, {{ role = "tokens", port = "{tokens}" }}]
+output      = [{{ role = "lengths", port = "{lengths}" }}]
+[[cache]]
+name = "state"
+past = "{past}"
+present = "{present}"
+"""
+ONE_FORM = parse_convention(
+    FORMS.format(
+        name="one", offset='offset:", dtype = "int64', tokens='ids: batch sequence", dtype = "int64',
+        lengths='lengths: batch", dtype = "int64', past="state: hc batch dim", present="next: hc batch dim",
+    ),
+    where="one",
+)  # fmt: skip
+OTHER_FORM = parse_convention(
+    FORMS.format(
+        name="other", offset='position: 1", dtype = "int32', tokens='ids: 1 sequence", dtype = "int32',
+        lengths='lengths: batch 1", dtype = "int32', past="{hc:h,c}: batch dim", present="{hc:h,c}n: batch dim",
+    ),
+    where="other",
+)  # fmt: skip
+SUMS = """
+    far = Cast <to = 1> (offset) near = Cast <to = 1> (ids) sums = ReduceSum <keepdims = 0> (near)
+    both = Add(far, sums) next = Add(state, both) lengths = Shape <start = 1> (ids)
+"""
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("cancel", [True, False])
+def test_other_ports_get_the_form_of_the_target(opset: int, cancel: bool) -> None:
+    body = SUMS if opset > 11 else SUMS.replace("Shape <start = 1> (ids)", "Cast <to = 7> (one)")
+    inputs = "float[2,1,4] state, int64 offset, int64[1,S] ids" + (", float[1] one" if opset == 11 else "")
+    model = parse(body, inputs=inputs, outputs="float[2,1,4] next, int64[1] lengths", opset=opset)
+    original = Model.from_proto(onnx.ModelProto.FromString(model.proto.SerializeToString()))
+    plan = make_plan(bind(ONE_FORM, model.signature()), OTHER_FORM)
+    report = rewrite(model, plan, cancel=cancel)
+    onnx.checker.check_model(model.proto, full_check=True)
+    added = [node.op_type for node in model.proto.graph.node if node.name.startswith("onnxfix_")]
+    # The cache is read whole, so two Unsqueezes are adapters of its own.
+    assert added.count("Cast") == 3 and "Squeeze" in added and added.count("Unsqueeze") == 3
+    assert report.nodes_adapters >= report.nodes_after == len(model.proto.graph.node)
+    assert model.signature().inputs[2:4] == (Port("position", "int32", (1,)), Port("ids", "int32", (1, "S")))
+    assert model.signature().outputs[-1] == Port("lengths", "int32", (1, 1))
+
+    feeds = feeds_of(original)
+    before = run(original, feeds)
+    given = {**plan.run_past(feeds), **translated_inputs({name: feeds[name] for name in ("offset", "ids")}, plan)}
+    given |= {"one": feeds["one"]} if "one" in feeds else {}
+    after = run(model, given)
+    for name, array in expected_outputs(before, plan).items():
+        assert array.dtype == after[name].dtype
+        np.testing.assert_array_equal(after[name], array)
+
+    back = make_plan(bind(OTHER_FORM, model.signature()), ONE_FORM)
+    rewrite(model, back, cancel=cancel)
+    onnx.checker.check_model(model.proto, full_check=True)
+    assert model.signature() == original.signature()
+    again = run(model, feeds)
+    for name, array in before.items():
+        np.testing.assert_array_equal(again[name], array)
+    # What 32 bits have cut off does not come back: these Casts stay, there and back.
+    added = [node.op_type for node in model.proto.graph.node if node.name.startswith("onnxfix_")]
+    assert added.count("Cast") == 6
+    assert not cancel or not {"Squeeze", "Unsqueeze"} & set(operators(model))
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_forms_that_undo_each_other_leave_no_node(opset: int) -> None:
+    text = """
+        far = Cast <to = 1> (position) near = Cast <to = 1> (ids) sums = ReduceSum <keepdims = 0> (near)
+        both = Add(far, sums) next = Add(state, both)
+        i = Constant <value_ints = [0]> () lengths = Gather <axis = 0> (ids, i)
+    """
+    inputs = "float[2,1,4] state, int32[1] position, int32[1,S] ids"
+    model = parse(text, inputs=inputs, outputs="float[2,1,4] next, int32[1,S] lengths", opset=opset)
+    original = operators(model)
+    sentences = {"past": "state: hc batch dim", "present": "next: hc batch dim"}
+    narrow = FORMS.format(
+        name="narrow", offset='position: 1", dtype = "int32', tokens='ids: batch sequence", dtype = "int32',
+        lengths='lengths: batch frame", dtype = "int32', **sentences,
+    )  # fmt: skip
+    wide = FORMS.format(
+        name="wide", offset='offset:", dtype = "int64', tokens='tokens: sequence", dtype = "int64',
+        lengths='lengths: 1 frame 1", dtype = "int64', **sentences,
+    )  # fmt: skip
+    first = model.signature()
+    conventions = parse_convention(narrow, where="narrow"), parse_convention(wide, where="wide")
+    report = rewrite(model, make_plan(bind(conventions[0], first), conventions[1]))
+    # Two Casts, two axes gained for the inputs; one Cast and one axis for the output.
+    assert len(operators(model)) == len(original) + 6 and report.refused == ()
+    rewrite(model, make_plan(bind(conventions[1], model.signature()), conventions[0]))
+    assert operators(model) == original and model.signature() == first
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        # Who reads the port as it is keeps its form; who undoes the form reads the port.
+        ("w = Unsqueeze(n, i) u = Neg(w) v = Neg(n)", ["Neg", "Neg", "Squeeze"]),
+        ("w = Unsqueeze(n, j) u = Neg(w) v = Neg(n)", ["Neg", "Neg", "Squeeze", "Unsqueeze"]),
+        ("u = Unsqueeze(n, i) v = Neg(n)", ["Neg", "Squeeze", "Unsqueeze"]),
+        ("w = Unsqueeze(n, i) u = Neg(w) v = Identity(n)", ["Identity", "Neg", "Squeeze"]),
+    ],
+)
+def test_only_what_undoes_a_form_goes(body: str, kept: list[str]) -> None:
+    model = parse(
+        f"i = Constant <value_ints = [0]> () j = Constant <value_ints = [1]> () {body} next = Identity(state)",
+        inputs="float[2,B,4] state, int64[5] n", outputs="float[2,B,4] next, int64[A,C] u, int64[5] v",
+    )  # fmt: skip
+    original = Model.from_proto(onnx.ModelProto.FromString(model.proto.SerializeToString()))
+    text = 'name = "{0}"\ndescription = "x"\nsource = "x"\ninput = [{{ role = "features", port = "n: {1}" }}]\n'
+    text += '[[cache]]\nname = "c"\npast = "state: hc batch dim"\npresent = "next: hc batch dim"\n'
+    source, target = (parse_convention(text.format(*one), where="x") for one in (("a", "frame"), ("b", "1 frame")))
+    plan = make_plan(bind(source, model.signature()), target)
+    rewrite(model, plan)
+    assert operators(model) == sorted([*kept, "Identity"])
+    feeds = feeds_of(original)
+    before, after = run(original, feeds), run(model, {**feeds, "n": feeds["n"][None]})
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
 
 
 def test_a_dim_is_frozen_everywhere() -> None:

@@ -29,8 +29,9 @@ def emit_move(emitter: Emitter, view: Move, name: str) -> str:
     """
     gone = [axis for axis, sizes in enumerate(view.atoms) if not sizes]
     for axis in gone:
-        if (index := _picked(emitter, view.of, axis)) is not None:
-            return _pick(emitter, view, axis, index, name)
+        cut = _picked(view.of, axis)
+        if cut is not None and not (cut is view.of and emitter.is_from_split(cut)):
+            return _pick(emitter, view, axis, cut, name)
     order = [atom for group in view.groups for atom in group]
     is_whole = all(len(sizes) < 2 for sizes in view.atoms) and all(len(group) < 2 for group in view.groups)
     in_order = order == sorted(order)
@@ -45,16 +46,16 @@ def _without(items: Sequence[T], index: int) -> tuple[T, ...]:
     return (*items[:index], *items[index + 1 :])
 
 
-def _picked(emitter: Emitter, view: View, axis: int) -> int | None:
-    """Returns the index that a chain of slices takes of an axis, where it takes one and knows which."""
-    while isinstance(view, Slice) and not emitter.is_from_split(view):
+def _picked(view: View, axis: int) -> Slice | None:
+    """Returns the slice, of a chain, that takes one element of an axis and knows which."""
+    while isinstance(view, Slice):
         if view.axis == axis:
-            return view.start if view.is_static and view.dims[axis] == 1 and isinstance(view.start, int) else None
+            return view if view.is_static and view.dims[axis] == 1 and isinstance(view.start, int) else None
         view = view.of
     return None
 
 
-def _pick(emitter: Emitter, view: Move, axis: int, index: int, name: str) -> str:
+def _pick(emitter: Emitter, view: Move, axis: int, cut: Slice, name: str) -> str:
     """A slice of one element whose dim goes is a Gather; slices of other axes come after it, on smaller tensors."""
     inner = view.of
     assert isinstance(inner, Slice)
@@ -65,7 +66,7 @@ def _pick(emitter: Emitter, view: Move, axis: int, index: int, name: str) -> str
     if inner.axis != axis:
         picked = emitter.views.squeeze(inner.of, (axis,))
         return emitter.part(picked, inner, inner.axis - (axis < inner.axis), name)
-    constant = emitter.sink.add_constant(np.array(index, np.int64), "onnxfix_constant")
+    constant = emitter.sink.add_constant(np.array(cut.start, np.int64), "onnxfix_constant")
     return emitter.node("Gather", [emitter.tensor(inner.of), constant], name, axis=axis)
 
 

@@ -13,7 +13,7 @@ from onnxfix.convention.route import Split, Stack
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.frontier import Frontier
 from onnxfix.surgery.routes import leaves_of
-from onnxfix.surgery.view import Bound, Leaf, Slice, View
+from onnxfix.surgery.view import Bound, Leaf, Move, Slice, View
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Labels, Route
@@ -36,14 +36,15 @@ def split_axes(graph: GraphView, route: Route) -> set[str]:
 
 def _division(parts: Sequence[View]) -> tuple[str, int, int] | None:
     """Returns the port and the dim that a Split divides evenly, and how many such parts the whole port has."""
-    chains = [_cuts(part) for part in parts]
+    cuts = [part.of if isinstance(part, Move) else part for part in parts]
+    chains = [_cuts(cut) for cut in cuts]
     port, first = chains[0]
     if any(one is not port for one, _ in chains) or not isinstance(port, Leaf):
         return None
     dims = [dim for dim in first if len({cuts.get(dim) for _, cuts in chains}) > 1]
     if len(dims) != 1:
         return None
-    whole, sizes = port.dims[dims[0]], {part.dims[dims[0]] for part in parts}
+    whole, sizes = port.dims[dims[0]], {cut.dims[dims[0]] for cut in cuts}
     size = sizes.pop()
     if sizes or not isinstance(whole, int) or not isinstance(size, int) or not size or whole % size:
         return None

@@ -36,6 +36,16 @@ class Candidate:
         return str(self.binding.convention)
 
     @property
+    def reading(self) -> frozenset[tuple[bool, str, str, tuple[tuple[str, int], ...]]]:
+        """What the convention takes each port for: whether it is an input, its name, its layout, and its labels."""
+        return frozenset(
+            (is_past, tensor.port.name, str(tensor.spec.layout), tuple(sorted(tensor.labels.items())))
+            for cache in self.binding.caches
+            for is_past, tensors in ((True, cache.past), (False, cache.present))
+            for tensor in tensors
+        )
+
+    @property
     def words(self) -> int:
         """How much the convention says: its caches, and the other ports that it asks for."""
         convention = self.binding.convention

@@ -16,6 +16,7 @@ from onnxfix.convention.signature import Signature
 from onnxfix.errors import DetectError
 
 _DESCRIBE = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
+_FIRST_HALF = "it hands the caches out and takes none in: it only begins what another model goes on with"
 _MOST_REASONS = 3
 """How many reasons an error tells why conventions do not fit."""
 
@@ -115,6 +116,8 @@ def detect(
             rejections.append(Rejection(str(convention), f"the model speaks {refused}", judge(binding).ports))
     if not candidates and refused is None:
         candidates += _behind_prefixes(known, signature, sizes)
+    if not candidates and refused is None:
+        rejections += _first_halves(known, signature)
     candidates.sort(key=lambda one: (one.words, one.name))
     candidates.sort(key=lambda one: one.rank, reverse=True)
     rejections.sort(key=lambda one: (-one.ports, one.name))
@@ -135,9 +138,26 @@ def _behind_prefixes(
         yield replace(candidate, reasons=(f"its ports have the prefix {prefix}", *candidate.reasons))
 
 
+def _first_halves(conventions: Iterable[Convention], signature: Signature) -> Iterable[Rejection]:
+    """Yields the conventions whose caches a model hands out, all of them, and takes none of them in.
+
+    Decoders are exported in pairs: one that begins a stream (Optimum's `decoder_model.onnx`), and one that goes on.
+    """
+    outputs = Signature(signature.outputs, ())
+    for convention in conventions:
+        handed = tuple(replace(cache, past=cache.present, present=()) for cache in convention.caches if cache.present)
+        if not handed or _count_ports(convention, signature):
+            continue
+        try:
+            caches = bind(replace(convention, caches=handed, inputs=(), outputs=()), outputs).caches
+        except DetectError:
+            continue
+        yield Rejection(str(convention), _FIRST_HALF, sum(len(cache.past) for cache in caches))
+
+
 def _with_twins(candidates: Sequence[Candidate]) -> Iterable[Candidate]:
     """Yields the candidates with the names of those that read the model as they do."""
-    readings = [_reading(one.binding) for one in candidates]
+    readings = [one.reading for one in candidates]
     for one, reading in zip(candidates, readings, strict=True):
         twins = tuple(
             other.name
@@ -147,18 +167,6 @@ def _with_twins(candidates: Sequence[Candidate]) -> Iterable[Candidate]:
         verb = "reads" if len(twins) == 1 else "read"
         reasons = (*one.reasons, f"{' and '.join(twins)} {verb} it the same way") if twins else one.reasons
         yield replace(one, twins=twins, reasons=reasons)
-
-
-def _reading(binding: Binding) -> set[tuple[bool, str, str, tuple[tuple[str, int], ...]]]:
-    """Returns what a convention takes each port for: the layout of a tensor, and which part of a cache it is."""
-    sides = [
-        (is_past, cache.past if is_past else cache.present) for cache in binding.caches for is_past in (True, False)
-    ]
-    return {
-        (is_past, tensor.port.name, str(tensor.spec.layout), tuple(sorted(tensor.labels.items())))
-        for is_past, tensors in sides
-        for tensor in tensors
-    }
 
 
 def _count_ports(convention: Convention, signature: Signature) -> int:

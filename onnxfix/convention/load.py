@@ -184,6 +184,9 @@ class _Reader:
                 raise self.fail("a convention has at least one [[cache]]", "")
         elif not caches and not signs:
             raise self.fail("a convention that is refused has at least one [[sign]] or [[cache]]", "")
+        if caches and not signs and all(spec.optional for spec in caches):
+            hint = "leave `optional` out where a model of this convention always has the cache"
+            raise self.fail("all caches are optional: any model would fit", "cache", hint)
 
     # Values of one type.
 

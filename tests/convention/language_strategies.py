@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from onnxfix.convention.convention import (
@@ -126,6 +128,7 @@ def signs(draw: st.DrawFn) -> Sign:
 def conventions(draw: st.DrawFn) -> Convention:
     """Gives a convention that uses all that the language can say."""
     made = tuple(draw(caches(f"cache {index}", f"c{index}")) for index in range(draw(st.integers(1, 2))))
+    made = (replace(made[0], optional=False), *made[1:])
     inputs, outputs = draw(ports("in")), draw(ports("out"))
     axes = sorted({axis for cache in made for axis in cache.axes})
     spread = sorted({axis for cache in made for axis in cache.past[0].template.axes} | {"cache"})

@@ -102,6 +102,7 @@ WHOLE = [
     ("name = 'a'\nfamily = 'Decoder'" + CACHE, "family", "`Decoder` is no family\n  words like decoder, or a path"),
     ("name = 'a'\nfamily = 'a/'" + CACHE, "family", "`a/` is no family"),
     ("name = 'a'\nbinds = 'hand'" + CACHE, "binds", "`hand` is no way to bind\n  known are name, position,"),
+    ("name = 'a'" + CACHE + "optional = true", "cache", "all caches are optional: any model would fit\n  leave `opt"),
     ("name = 'a'\nneeds = 'b'" + CACHE, "needs", "this is for conventions that are refused only\n  say why"),
     ("name = 'a'\n[[sign]]\ninput = 'b'" + CACHE, "sign", "this is for conventions that are refused only"),
     ("name = 'a'\nrefused = 'b'", "", "a convention that is refused has at least one [[sign]] or [[cache]]"),

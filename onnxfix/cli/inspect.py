@@ -10,6 +10,8 @@ import click
 from onnxfix.cli.options import from_option, json_option, read_sizes, size_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -21,9 +23,17 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @from_option
 @size_option
+@click.option(
+    "--propose",
+    is_flag=True,
+    help="Print a convention for a model that speaks no known one, as a TOML file to look at and to give to --from.",
+)
 @json_option
-def inspect(model: Path, from_: tuple[str, ...], sizes: tuple[str, ...], as_json: bool) -> None:
+def inspect(model: Path, from_: tuple[str, ...], sizes: tuple[str, ...], propose: bool, as_json: bool) -> None:
     """Show the ports of MODEL, its caches, the convention that they follow and why, and what else the file says."""
+    if propose:
+        _propose(model, {"--from": from_, "--size": sizes, "--json": as_json})
+        return
     from onnxfix.cli.console import print_json, results
     from onnxfix.inspection import inspect as look
 
@@ -35,6 +45,25 @@ def inspect(model: Path, from_: tuple[str, ...], sizes: tuple[str, ...], as_json
     _show_file(console, inspection)
     _show_convention(console, inspection)
     _show_ports(console, inspection)
+
+
+def _propose(model: Path, others: Mapping[str, object]) -> None:
+    from onnxfix.cli.console import people, results
+    from onnxfix.errors import UsageError
+    from onnxfix.proposal import propose
+
+    for option, value in others.items():
+        if value:
+            raise UsageError(
+                f"this does not go with {option}", where="--propose", hint="it prints TOML, and asks nobody"
+            )
+    proposal = propose(model)
+    results().out(proposal.text.rstrip(), highlight=False)
+    if proposal.known is not None:
+        remark = f"note  the model speaks {proposal.known}: nothing needs to be proposed"
+    else:
+        remark = "note  look at the axes that are guesses before anything but names is changed"
+    people().print(remark, soft_wrap=True)
 
 
 def _show_file(console: Console, inspection: Inspection) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from onnxfix.inspection import Inspection, PortFacts
 
+_NEAREST = 3
+"""How many conventions are named that nearly fit."""
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -117,8 +120,12 @@ def _show_convention(console: Console, inspection: Inspection) -> None:
                 rows.add_row("", Text(f"- {reason}"))
         else:
             rows.add_row("", Text(f"less likely: {candidate.name}").append(_against(candidate.reasons), "dim"))
-    for name, reason in inspection.rejections:
+    for name, reason in inspection.rejections[:_NEAREST]:
         rows.add_row("", Text(f"not {name}: ").append(reason, "dim"))
+    if more := len(inspection.rejections[_NEAREST:]):
+        rows.add_row("", Text(f"nor {more} more of which it has some ports", "dim"))
+    if inspection.convention is None and not inspection.ties and inspection.refused is None:
+        rows.add_row("", Text("onnxfix inspect MODEL --propose looks for caches in the graph", "dim"))
     console.print()
     print_table(console, rows)
 

@@ -12,6 +12,7 @@ import pytest
 
 from onnxfix.cli.convert import convert
 from onnxfix.cli.verify import verify
+from onnxfix.convention.catalogue import catalogue, grouped
 from onnxfix.convention.load import library
 from onnxfix.errors import ExitCode
 from onnxfix.verify.compare import TOLERANCES
@@ -19,6 +20,7 @@ from onnxfix.verify.compare import TOLERANCES
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VERIFY = (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
+CONVENTIONS = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
 _NUMBER = re.compile(r"\d[\d.,]*")
 _SMALL = re.compile(r"\de-\d\d\b")
 """A difference that comes of rounding: how large it is, and where, depends on the machine."""
@@ -62,11 +64,21 @@ def test_the_python_example_runs(folder: Path) -> None:
 
 
 def test_nothing_is_left_out() -> None:
-    shown = set(re.findall(r"^\| `([a-z0-9-]+)` \|", README, re.MULTILINE)) & library().keys()
-    assert {name for name in library() if name.startswith("wenet-")} <= shown
-    for name in shown:
-        if successor := library()[name].successor:
-            assert f"`{name}` to `{successor}`" in README
+    for one in catalogue():
+        assert f"\n### {one.name}\n" in CONVENTIONS, (
+            f"{one.name} is documented nowhere: run python docs/make_conventions.py"
+        )
+    rows = dict(re.findall(r"^\| \[([^]]+)\]\(docs/conventions\.md#[a-z-]+\) (\|.*)$", README, re.MULTILINE))
+    groups = {title: {one.name for one in members} for title, members in grouped(catalogue())}
+    assert rows.keys() == groups.keys()
+    for title, row in rows.items():
+        examples = set(re.findall(r"`([a-z0-9-]+)`", row))
+        assert examples
+        assert examples <= groups[title] & library().keys()
+    replaced = re.findall(r"`([a-z0-9-]+)` to `([a-z0-9-]+)`", README.partition("upstream:")[2].partition("\n\n")[0])
+    assert replaced
+    for old, new in replaced:
+        assert library()[old].successor == new
     for command, text in ((convert, README), (verify, VERIFY)):
         for parameter in command.params:
             for option in parameter.opts:
@@ -81,6 +93,13 @@ def test_the_tolerances_are_those_of_the_table() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for path in (ROOT / "README.md", ROOT / "docs" / "verify.md"):
-        for link in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
+    for path in (ROOT / "README.md", ROOT / "docs" / "verify.md", ROOT / "docs" / "conventions.md"):
+        for link, place in re.findall(r"\]\(([^)#]+)(?:#([^)]+))?", path.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (path.parent / link).exists(), link
+            assert not place or _has_heading(path.parent / link, place), f"{link}#{place}"
+
+
+def _has_heading(path: Path, place: str) -> bool:
+    """Whether a page has a heading that a link leads to."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return place in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -94,6 +94,12 @@ class Drive:
         """Whether anything that was fed was noise for want of something better."""
         return not self.tonal and bool({"features", "noise"} & set(self.fed.values()))
 
+    @property
+    def switches(self) -> Mapping[str, int]:
+        """The inputs that choose between parts of a model, and what each was fed at every tick for want of a choice."""
+        values = {"rate": SAMPLE_RATE, "flag": 1}
+        return {name: values[how] for name, how in sorted(self.fed.items()) if how in values}
+
     @cached_property
     def _taken(self) -> frozenset[int]:
         return told_sizes(self.plan.binding)
@@ -224,9 +230,9 @@ class Drive:
             return np.asarray(moment.rng.integers(0, rows, shape)) if rows else noise(shape, port.dtype, moment.rng)
         if self.tonal:
             return self._tone(port, known, shape, moment)
-        # Sound of unit variance is far too loud: gates saturate, and a state behind them has no say any more.
+        # Loud sound saturates gates, and a state behind them has no say any more; quiet sound never opens others.
         is_sound = role == "features" and known is not None and "feature" not in known.spec.layout.axes
-        return noise(shape, "float32", moment.rng) * np.float32(LEVEL if is_sound else 1)
+        return noise(shape, "float32", moment.rng) * np.float32(LEVEL if is_sound and moment.tick % 2 == 0 else 1)
 
     def _mask(self, known: KnownPort, shape: tuple[int, ...], moment: Moment) -> Array:
         # A cache that was long from the start fills up; one that grows holds nothing but what was put out.
@@ -304,4 +310,4 @@ class Drive:
 def _require_drivable(port: Port) -> None:
     if port.dtype not in DRIVABLE:
         message = f"nothing can be fed to an input of element type {port.dtype}"
-        raise DriveError(message, where=port.name, hint="--no-verify converts without a proof")
+        raise DriveError(message, where=port.name)

@@ -205,6 +205,10 @@ def _remarks(drive: Drive, tape: _Tape) -> list[str]:
     if drive.guesses:
         sizes = ", ".join(f"{name} = {size}" for name, size in sorted(drive.guesses.items()))
         remarks.append(f"sizes that nobody told: {sizes}")
+    for name, value in drive.switches.items():
+        remarks.append(
+            f"`{name}` was {value} at every tick: what runs with another is not checked; --feed {name}=constant:N"
+        )
     for name, one in sorted(tape.loose.items()):
         if not one.symbol:
             odd = one.mismatch

@@ -61,19 +61,25 @@ def known_outputs(binding: Binding) -> dict[str, KnownPort]:
     return bound
 
 
-def _by_likeness(binding: Binding) -> list[Convention]:
-    """Returns the library's conventions, first those that share most ports with the model, besides caches."""
+def _by_likeness(binding: Binding) -> list[tuple[Convention, int]]:
+    """Returns the library's conventions and how many other ports they share with the model; most of them first."""
     names = {port.name for port in (*binding.signature.inputs, *binding.signature.outputs)}
     shared = {
         convention.name: len(names & {spec.name for spec in (*convention.inputs, *convention.outputs)})
         for convention in library().values()
     }
-    return sorted(library().values(), key=lambda one: (-shared[one.name], one.name))
+    ordered = sorted(library().values(), key=lambda one: (-shared[one.name], one.name))
+    return [(convention, shared[convention.name]) for convention in ordered]
 
 
-def _namesake(port: Port, conventions: Iterable[Convention], *, is_input: bool) -> KnownPort | None:
-    """Returns what the first convention says that has a port of this name, or what the name itself does."""
-    for convention in conventions:
+def _namesake(port: Port, conventions: Iterable[tuple[Convention, int]], *, is_input: bool) -> KnownPort | None:
+    """Returns what the first convention says that has a port of this name, or what the name itself does.
+
+    Anything may be called `x`: a single letter tells something only where more is shared.
+    """
+    for convention, shared in conventions:
+        if len(port.name) < 2 and shared < 2:
+            break
         for spec in convention.inputs if is_input else convention.outputs:
             if spec.name == port.name and spec.dtype in (None, port.dtype) and port.rank in (None, spec.layout.rank):
                 return KnownPort(spec, convention.sizes)

@@ -22,6 +22,7 @@ from onnxfix.verify.inputs import Recording
 from onnxfix.verify.lockstep import verify
 from onnxfix.verify.profile import EMPTY_PROFILES, PROFILES, Profile
 from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.roles import known_inputs
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Stream, Tick
 
@@ -243,6 +244,47 @@ def test_words_in_names_tell_roles_too(tmp_path):
     assert inputs["my_tokens"].shape == (5, 7)
     assert inputs["key_mask"].tolist() == [[1] * 9] * 5
     assert inputs["start_offset"].tolist() == [[0]] * 5
+
+
+def test_a_single_letter_alone_tells_no_role(tmp_path):
+    nodes = [node("y = Add x past"), node("present = Identity y")]
+    ports = (
+        [("past", FLOAT, ["n", 3]), ("x", FLOAT, ["n", "t"])],
+        [("y", FLOAT, ["n", 3]), ("present", FLOAT, ["n", 3])],
+    )
+    driven = Drive(
+        kept(tiny(tmp_path / "x.onnx", nodes, *ports), "past -> present: batch dim"), {}, 0, {}, Recording.empty(),
+        PROFILES[0],
+    )  # fmt: skip
+    driven.inputs(0, 0, driven.start())
+    assert driven.fed == {"x": "noise"}
+    # With what else the convention has it is what the convention says.
+    outputs = [("encoder_out", FLOAT, ["n", 3, 5]), ("present", FLOAT, ["n", 3])]
+    nodes = [node("present = Identity past"), node("encoder_out = Identity x")]
+    path = tiny(tmp_path / "z.onnx", nodes, [("past", FLOAT, ["n", 3]), ("x", FLOAT, ["n", 3, 5])], outputs)
+    assert known_inputs(kept(path, "past -> present: batch dim").binding)["x"].spec.role == "features"
+
+
+def test_sound_is_quiet_and_loud_by_turns():
+    quiet, loud = [tick.inputs["input"].std() for tick in drive("vad_state", ticks=2)]
+    assert 0.08 < quiet < 0.12 and 0.8 < loud < 1.2
+
+
+def test_what_chooses_a_part_of_a_model_is_told(tmp_path):
+    nodes = [
+        node("slow = Cast sr", to=FLOAT), node("scaled = Mul slow little"), node("z = Add past scaled"),
+        node("present = Add z x"), node("y = Sin present"),
+    ]  # fmt: skip
+    ports = [("past", FLOAT, [1, 3]), ("sr", INT64, []), ("x", FLOAT, [1, 3])]
+    path = tiny(
+        tmp_path / "x.onnx", nodes, ports, [("y", FLOAT, [1, 3]), ("present", FLOAT, [1, 3])],
+        [constant("little", 1e-6, FLOAT)],
+    )  # fmt: skip
+    plan = kept(path, "past -> present: batch dim")
+    note = "`sr` was 16000 at every tick: what runs with another is not checked; --feed sr=constant:N"
+    assert note in verify(path, path, plan, VerifyOptions(ticks=3)).notes
+    chosen = VerifyOptions(ticks=3, feeds={"sr": "constant:8000"})
+    assert not [line for line in verify(path, path, plan, chosen).notes if "sr" in line]
 
 
 def only_one_stream(path: Path) -> Path:

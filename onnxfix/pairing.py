@@ -31,8 +31,6 @@ _SPELLINGS = {
 }
 _NAMES, _FLOW, _ENDINGS, _NUMBERS, _DIMS = 8, 6, 4, 3, 1
 _LEAST = 6
-_MOST = 2_000_000
-"""Pairs of ports that are looked at one by one; names alone pair those of larger models."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,17 @@ class _Pairing:
         return found
 
     def _candidates(self) -> Iterator[tuple[Port, Port]]:
-        inputs, outputs = self.signature.inputs, self.signature.outputs
-        is_large = len(inputs) * len(outputs) > _MOST
+        """Yields the pairs that names or the graph speak for: nothing else is enough."""
         by_words: dict[tuple[str, ...], list[Port]] = {}
-        for port in outputs:
+        by_value: dict[str, list[Port]] = {}
+        for port in self.signature.outputs:
             by_words.setdefault(self.words[port.name], []).append(port)
-        for past in inputs:
-            for present in by_words.get(self.words[past.name], ()) if is_large else outputs:
+            for value in self.origins[port.name]:
+                by_value.setdefault(value, []).append(port)
+        for past in self.signature.inputs:
+            values = (past.name, *(update.value for update in self.updates[past.name]))
+            reached = (port for value in values for port in by_value.get(value, ()))
+            for present in dict.fromkeys((*by_words.get(self.words[past.name], ()), *reached)):
                 if _fits(past, present) and past.name in self.depends[present.name]:
                     yield past, present
 

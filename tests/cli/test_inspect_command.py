@@ -132,3 +132,20 @@ def test_two_equally_good_conventions_are_both_named(
     assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx"]) == 3
     assert "the model fits twin and wenet-packed equally well" in capsys.readouterr().err
     assert main(["convert", str(PACKED), f"{tmp_path}/new.onnx", "--from", "wenet-packed", "--check"]) == 1
+
+
+def test_only_the_nearest_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    from dataclasses import replace
+
+    from onnxfix.convention import detect
+
+    monkeypatch.setattr(
+        detect, "library", lambda: {f"g{n}": replace(library()["wenet-gpu"], name=f"g{n}") for n in range(5)}
+    )
+    assert main(["inspect", str(PACKED)]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in ("g0", "g1", "g2", "g3", "g4") if f"not {name}: " in shown] == ["g0", "g1", "g2"]
+    assert "nor 2 more of which it has some ports\n" in shown
+    assert "onnxfix inspect MODEL --propose looks for caches in the graph\n" in shown
+    assert main(["inspect", str(PACKED), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rejections"]) == 5

@@ -296,17 +296,26 @@ def _check_given(caches: Iterable[BoundCache], given: Mapping[str, int]) -> None
 def _solve(cache: BoundCache, hints: Mapping[str, int], given: Mapping[str, int]) -> BoundCache:
     """Returns the cache with the sizes of all axes that can be told from dims and from hints."""
     counts = {axis: size for axis, size in _of_cache(given, cache).items() if axis in COUNTED}
-    past = tuple(_bind_tensor(tensor, hints, counts) for tensor in cache.past)
+    # Most layers are alike: their sizes are worked out once.
+    known: dict[tuple[object, ...], Mapping[str, Dim]] = {}
+
+    def bound(tensor: BoundTensor, same: Mapping[str, int]) -> BoundTensor:
+        alike = (id(tensor.spec), tensor.port.dims, tensor.port.dtype, *same.items())
+        if alike not in known:
+            known[alike] = _sizes_of(tensor, {**hints, **same}, {**counts, **same})
+        return BoundTensor(tensor.port, tensor.spec, tensor.labels, known[alike])
+
+    past = tuple(bound(tensor, {}) for tensor in cache.past)
     present = []
     for tensor, partner in zip(cache.present, past, strict=False):
         # What an output feeds says how large it is, where the file does not; but not how long.
         same = {axis: size for axis, size in partner.sizes.items() if isinstance(size, int) and axis != "time"}
-        present.append(_bind_tensor(tensor, {**hints, **same}, {**counts, **same}))
+        present.append(bound(tensor, same))
     return replace(cache, past=past, present=tuple(present))
 
 
-def _bind_tensor(tensor: BoundTensor, hints: Mapping[str, int], counts: Mapping[str, int]) -> BoundTensor:
-    """Returns the tensor with its sizes.
+def _sizes_of(tensor: BoundTensor, hints: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, Dim]:
+    """Returns the sizes of a tensor's axes.
 
     Args:
         tensor: The tensor.
@@ -330,7 +339,7 @@ def _bind_tensor(tensor: BoundTensor, hints: Mapping[str, int], counts: Mapping[
             message = f"the axis `{item[0]}` of `{layout}` has the symbolic size `{dim}`"
             raise DetectError(message, where=tensor.port.name, hint=f"say how large it is: --size {item[0]}=N")
     told = {axis: counts[axis] for axis, size in sizes.items() if axis in counts and not isinstance(size, int)}
-    return replace(tensor, sizes={**sizes, **told})
+    return {**sizes, **told}
 
 
 def _needed(layout: Layout, dims: Sequence[Dim], sizes: Mapping[str, Dim], hints: Mapping[str, int]) -> dict[str, int]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnxfix.convention.binding import Binding, bind
+from onnxfix.convention.binding import bind
 from onnxfix.convention.candidate import Candidate, judge
 from onnxfix.convention.convention import Convention
 from onnxfix.convention.foreign import foreign_convention
 from onnxfix.convention.load import library
 from onnxfix.convention.matching import is_kin
 from onnxfix.convention.prefix import behind_prefix
-from onnxfix.convention.signature import Signature
+from onnxfix.convention.signature import Port, Signature
+from onnxfix.convention.template import Template
 from onnxfix.errors import DetectError
 
 _DESCRIBE = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
@@ -172,8 +173,11 @@ def _with_twins(candidates: Sequence[Candidate]) -> Iterable[Candidate]:
 def _count_ports(convention: Convention, signature: Signature) -> int:
     """Returns how many ports are called like caches that the convention demands; 0 if no input is."""
     demanded = [cache for cache in convention.caches if not cache.optional]
-    past = [spec.template for cache in demanded for spec in cache.past]
-    present = [spec.template for cache in demanded for spec in cache.present]
-    inputs = sum(any(template.match(port.name) is not None for template in past) for port in signature.inputs)
-    outputs = sum(any(template.match(port.name) is not None for template in present) for port in signature.outputs)
-    return inputs and inputs + outputs
+    inputs = _count_called([spec.template for cache in demanded for spec in cache.past], signature.inputs)
+    return inputs and inputs + _count_called(
+        [spec.template for cache in demanded for spec in cache.present], signature.outputs
+    )
+
+
+def _count_called(templates: Sequence[Template], ports: Iterable[Port]) -> int:
+    return sum(any(template.match(port.name) is not None for template in templates) for port in ports)

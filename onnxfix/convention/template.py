@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnxfix.convention.layout import AXIS
 from onnxfix.errors import LayoutError
@@ -92,16 +93,22 @@ class Template:
         """The axes that are fixed to one label."""
         return {hole.axis: hole.label for hole in self.holes if hole.label is not None}
 
+    @cached_property
+    def _ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What names begin and end with, to tell most of those that do not match at once."""
+        first, last = (
+            (part,) if isinstance(part, str) else part.spellings or ("",) for part in (self.parts[0], self.parts[-1])
+        )
+        return first, last
+
     def match(self, name: str) -> dict[str, int] | None:
         """Returns the label of each axis in `name`; None if the name is not of this form.
 
         Raises:
             LayoutError: The name can be read in several ways: `{layer}{head}` does not say what `111` is.
         """
-        first, last = self.parts[0], self.parts[-1]
-        if (isinstance(first, str) and not name.startswith(first)) or (
-            isinstance(last, str) and not name.endswith(last)
-        ):
+        heads, tails = self._ends
+        if not name.startswith(heads) or not name.endswith(tails):
             return None
         # Where the name may be read up to, with at most two ways to get there: so no name takes long.
         ends: dict[int, list[dict[str, int]]] = {0: [{}]}

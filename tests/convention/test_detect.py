@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter
+from time import process_time
 
 import pytest
 from speaking import anonymous, shuffled
@@ -439,11 +439,11 @@ def test_time_grows_no_faster_than_the_number_of_ports() -> None:
     names = [f"past_key_values.{layer}.{kv}" for layer in range(1500) for kv in ("key", "value")]
     inputs = [Port(name, "float32", (1, 2, "T", 4)) for name in names]
     outputs = [replace(port, name=port.name.replace("past_key_values", "present")) for port in inputs]
-    start = perf_counter()
+    start = process_time()
     found = detect(Signature(tuple(inputs), tuple(outputs))).choose()
     assert found.name == "optimum"
     assert len(make_plan(found.binding, library()["gpt2-stacked"]).inputs) == 1500
-    assert perf_counter() - start < 10
+    assert process_time() - start < 10
 
 
 def test_a_convention_of_ones_own() -> None:

@@ -137,6 +137,8 @@ class _Pairing:
         return Pair(past, present, score, tuple(key for key, points in reasons.items() if points), axis, update)
 
     def _axis(self, past: Port, present: Port, places: Iterable[Update]) -> int | None:
+        if any(place.op_type in ("LSTM", "GRU", "RNN") for place in places):
+            return None
         found = [place.axis for place in places if place.axis is not None]
         differing = _differing(past, present)
         if found:

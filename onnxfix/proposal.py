@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from onnxfix.convention.convention import CacheSpec, Convention, TensorSpec, cache_from_specs, parse_tensor
 from onnxfix.convention.guess import Axes
 from onnxfix.convention.induction import Family, Labels, Pattern, families
+from onnxfix.convention.layout import parse_layout
 from onnxfix.convention.signature import Dim, Signature
 from onnxfix.convention.template import LABELS, parse_template
 from onnxfix.errors import DetectError, OnnxfixError
@@ -133,7 +134,7 @@ class _Cache:
     def _tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
         family = self.family
         if family.past is None or family.present is None or self._is_too_wide(family.past, family.present):
-            layouts = [self._layout([pair]) for pair in self.pairs]
+            layouts = self._agreed([[pair] for pair in self.pairs])
             suffixes = ["".join(_fixed_hole(axis, label) for axis, label in row.items()) for row in family.labels]
             rows = list(zip(self.pairs, suffixes, layouts, strict=True))
             return (
@@ -148,12 +149,25 @@ class _Cache:
                 label: [p for p, row in zip(self.pairs, family.labels, strict=True) if row[axis] == label]
                 for label in (0, 1)
             }
-            if self._layout(rows_of[0]) != self._layout(rows_of[1]):
+            if len(set(self._agreed([rows_of[0], rows_of[1]]))) > 1:
                 parts = [({axis: label}, rows_of[label]) for label in (0, 1)]
+        layouts = self._agreed([pairs for _, pairs in parts])
         return (
-            [parse_tensor(f"{family.past.text(fixed)}: {self._layout(pairs)}") for fixed, pairs in parts],
-            [parse_tensor(f"{family.present.text(fixed)}: {self._layout(pairs)}") for fixed, pairs in parts],
+            [parse_tensor(f"{family.past.text(part[0])}: {text}") for part, text in zip(parts, layouts, strict=True)],
+            [
+                parse_tensor(f"{family.present.text(part[0])}: {text}")
+                for part, text in zip(parts, layouts, strict=True)
+            ],
         )
+
+    def _agreed(self, parts: Sequence[Sequence[Pair]]) -> list[str]:
+        """Returns a layout for each part; one for all where they would not have the same axes."""
+        self.guesses.clear()
+        layouts = [self._layout(pairs) for pairs in parts]
+        if len({frozenset(parse_layout(layout).axes) for layout in layouts}) > 1:
+            self.guesses.clear()
+            layouts = [self._layout(self.pairs)] * len(parts)
+        return layouts
 
     def _is_too_wide(self, past: Pattern, present: Pattern) -> bool:
         """Whether the templates take names of ports that are none of the cache."""

@@ -139,6 +139,21 @@ def test_what_is_told_by_order_alone_is_said(tmp_path: Path) -> None:
     assert "# Check: state -> flipped is told by numbers, dims and order alone." in proposal.text
 
 
+def test_keys_and_values_have_the_same_axes_whatever_the_graph_shows() -> None:
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Concat", ["k_cache", "x"], ["new_k_cache"], axis=0),
+        helper.make_node("Add", ["v_cache", "x"], ["new_v_cache"]),
+    ]
+    dims = {"x": [1, 3], "k_cache": ["T", 3], "v_cache": [4, 3], "new_k_cache": ["T + 1", 3], "new_v_cache": [4, 3]}
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in dims.items()]
+    graph = helper.make_graph(nodes, "two", ports[:3], ports[3:])
+    proposal = propose(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    (cache,) = proposal.convention.caches
+    assert [str(one) for one in cache.past] == ["{kv:k,v}_cache: channel time"]
+    assert "# Guesses: channel time (the dims are [T, 3])." in proposal.text
+
+
 def test_names_that_no_sentence_can_hold_are_left_out(tmp_path: Path) -> None:
     with pytest.raises(DetectError):
         propose(renamed(loaded("vad_state.onnx"), {"state": "state {0}", "stateN": "state {1}"}))

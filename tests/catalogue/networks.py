@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxfix.convention.convention import CacheSpec, Convention, PortSpec, TensorSpec
 from onnxfix.convention.layout import Layout
 from onnxfix.convention.signature import Dim
-from onnxfix.convention.sketch import COUNTING, Labels, dims_of, labels_of, names_of, ordered_units
+from onnxfix.convention.sketch import COUNTING, dims_of, labels_of, names_of, ordered_units
 
 Value: TypeAlias = str
 """The name of a value in the graph."""
@@ -41,7 +41,7 @@ ELEMENTS = {
 
 def build(
     convention: Convention, sizes: Mapping[str, int] = SIZES, *, roles: Collection[str] | None = None,
-    without: Collection[str] = (), labels: Labels | None = None, opset: int = 17,
+    without: Collection[str] = (), layers: Mapping[str, Sequence[int]] | None = None, opset: int = 17,
 ) -> onnx.ModelProto:  # fmt: skip
     """Returns a network that speaks a convention.
 
@@ -50,21 +50,22 @@ def build(
         sizes: The size of each axis of caches; where a cache is appended to, its time is symbolic.
         roles: The roles of the other ports to have; None: all, but for flags.
         without: Caches to leave out.
-        labels: Labels of axes, where they do not count from 0.
+        layers: The layers of caches, by name, where these do not count from 0.
         opset: ONNX opset, up to 17.
     """
     kept = tuple(cache for cache in convention.caches if cache.name not in without)
-    return _Network(replace(convention, caches=kept), sizes, roles, labels, opset).build()
+    return _Network(replace(convention, caches=kept), sizes, roles, layers or {}, opset).build()
 
 
 class _Network:
     def __init__(
-        self, convention: Convention, sizes: Mapping[str, int], roles: Collection[str] | None, labels: Labels | None,
-        opset: int,
+        self, convention: Convention, sizes: Mapping[str, int], roles: Collection[str] | None,
+        layers: Mapping[str, Sequence[int]], opset: int,
     ) -> None:  # fmt: skip
         self.convention = convention
         self.sizes = sizes
-        self.labels = labels_of(sizes, labels)
+        self.labels = labels_of(sizes)
+        self.layers = layers
         self.opset = opset
         self.inputs = [spec for spec in convention.inputs if self._has(spec, roles)]
         self.outputs = [spec for spec in convention.outputs if self._has(spec, roles)]
@@ -179,10 +180,11 @@ class _Network:
     def _cache(self, cache: CacheSpec) -> tuple[list[Row], list[Row]]:
         past: list[Row] = []
         present: list[Row] = []
+        layers = self.layers.get(cache.name, self.labels["layer"])
         for index, spec in enumerate(cache.past):
             new = cache.present[index] if cache.present else None
             assert new is None or new.layout == spec.layout
-            for name, labels in names_of(spec, self.labels):
+            for name, labels in names_of(spec, {**self.labels, "layer": layers}):
                 output = new.template.format(labels) if new else ""
                 past.append((labels, self._port(cache, spec, name, "time")))
                 self._read(cache, spec, name, labels)

@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
-from hypothesis import Phase, given, seed, settings
+from hypothesis import Phase, given, reject, seed, settings
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from onnxfix.convention.binding import bind
@@ -83,7 +83,10 @@ def runs_of(drawn: Drawn) -> list[tuple[Arrays, Arrays]]:
         try:
             found = runner(feeds)
             is_sound = is_made_of(found, runner(shifted(feeds)))
-        except REFUSED:
+        except REFUSED as error:
+            # onnxruntime 1.31 takes a Cast there and back out of the graph, also where a nested one reads its result.
+            if "Missing Input: cast" in str(error):
+                reject()
             assert index, "the strategy draws models that run"
             continue
         if is_sound:

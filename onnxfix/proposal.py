@@ -64,7 +64,7 @@ def propose(source: Source, *, name: str = "mine") -> Proposal:
 
     Raises:
         ModelError: The file cannot be read, or a data file is missing.
-        DetectError: Nothing in the model looks like a state.
+        DetectError: Nothing in the model looks like a state, or it speaks a convention that is refused.
     """
     from onnxfix.convention.binding import bind
     from onnxfix.convention.detect import detect
@@ -73,8 +73,11 @@ def propose(source: Source, *, name: str = "mine") -> Proposal:
 
     model = open_model(source)
     signature = model.signature()
-    if best := detect(signature).best:
-        known = best.binding.convention
+    detection = detect(signature)
+    if detection.refused is not None:
+        detection.choose()
+    if detection.best is not None:
+        known = detection.best.binding.convention
         return Proposal(replace(known, name=name, successor=None), known.name, ())
     pairs = [pair for pair in state_pairs(model) if _can_be_said(pair)]
     if not pairs:

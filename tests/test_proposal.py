@@ -79,6 +79,13 @@ def test_nothing_is_proposed_where_nothing_is_carried() -> None:
         propose(proto)
 
 
+def test_nothing_is_proposed_for_what_is_refused() -> None:
+    proto = loaded("vad_state.onnx")
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("block_tables", onnx.TensorProto.INT64, [1, "N"]))
+    with pytest.raises(DetectError, match="the model speaks `genai-paged`, which onnxfix does not move"):
+        propose(proto)
+
+
 def test_ports_that_only_look_alike_are_no_state() -> None:
     pairs = state_pairs(Model.load(SAMPLES / "conformer_gpu.onnx"))
     assert "chunk_lens" not in [pair.past.name for pair in pairs]

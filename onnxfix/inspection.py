@@ -66,16 +66,23 @@ class PortFacts:
 
 @dataclass(frozen=True)
 class CandidateFacts:
-    """A convention that fits, and what speaks for it and (beginning with `but`) against it."""
+    """A convention that fits, what speaks for it and (beginning with `but`) against it, and what reads it the same."""
 
     name: str
     ports: int
     score: int
     reasons: tuple[str, ...]
+    twins: tuple[str, ...]
 
     def to_json(self) -> dict[str, Json]:
         """Returns the facts as plain JSON values."""
-        return {"name": self.name, "ports": self.ports, "score": self.score, "reasons": list(self.reasons)}
+        return {
+            "name": self.name,
+            "ports": self.ports,
+            "score": self.score,
+            "reasons": list(self.reasons),
+            "twins": list(self.twins),
+        }
 
 
 @dataclass(frozen=True)
@@ -215,7 +222,9 @@ def _inspection(model: Model, signature: Signature, binding: Binding | None, fou
         convention=None if binding is None else str(binding.convention),
         successor=None if binding is None else binding.convention.successor,
         ties=_ties(found),
-        candidates=tuple(CandidateFacts(one.name, one.ports, one.score, one.reasons) for one in found.candidates),
+        candidates=tuple(
+            CandidateFacts(one.name, one.ports, one.score, one.reasons, one.twins) for one in found.candidates
+        ),
         rejections=tuple((one.name, one.reason) for one in found.rejections),
         refused=None if found.refused is None else _refused(found.refused),
         ports=(

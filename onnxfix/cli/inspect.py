@@ -118,11 +118,12 @@ def _show_convention(console: Console, inspection: Inspection) -> None:
                 rows.add_row("", Text(candidate.name, "bold"))
             for reason in candidate.reasons:
                 rows.add_row("", Text(f"- {reason}"))
-        else:
+        elif inspection.convention not in candidate.twins:
             rows.add_row("", Text(f"less likely: {candidate.name}").append(_against(candidate.reasons), "dim"))
-    for name, reason in inspection.rejections[:_NEAREST]:
+    rejections = () if inspection.refused is not None else inspection.rejections
+    for name, reason in rejections[:_NEAREST]:
         rows.add_row("", Text(f"not {name}: ").append(reason, "dim"))
-    if more := len(inspection.rejections[_NEAREST:]):
+    if more := len(rejections[_NEAREST:]):
         rows.add_row("", Text(f"nor {more} more of which it has some ports", "dim"))
     if inspection.convention is None and not inspection.ties and inspection.refused is None:
         rows.add_row("", Text("onnxfix inspect MODEL --propose looks for caches in the graph", "dim"))

@@ -16,7 +16,10 @@ from onnxfix.convention.signature import Port, Signature
 from onnxfix.convention.template import Template
 from onnxfix.errors import DetectError
 
-_DESCRIBE = "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
+_DESCRIBE = (
+    "describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file; "
+    "onnxfix inspect MODEL --propose begins one"
+)
 _FIRST_HALF = "it hands the caches out and takes none in: it only begins what another model goes on with"
 _MOST_REASONS = 3
 """How many reasons an error tells why conventions do not fit."""

@@ -80,14 +80,20 @@ def test_a_model_without_caches(capsys: Capture) -> None:
     assert "convention  none\n" in capsys.readouterr().out
 
 
+def test_twins_are_told_once(capsys: Capture) -> None:
+    assert main(["inspect", str(SAMPLES / "gpt2_kv.onnx")]) == 0
+    shown = capsys.readouterr().out
+    assert "it the same way" in shown and "less likely" not in shown
+
+
 def test_a_convention_that_is_refused(tmp_path: Path, capsys: Capture) -> None:
     proto = two_layers()
     proto.graph.input.append(onnx.helper.make_tensor_value_info("block_tables", onnx.TensorProto.INT64, [1, "N"]))
     path = save(proto, tmp_path / "model.onnx")
     assert main(["inspect", str(path)]) == 0
-    assert "convention  genai-paged, which onnxfix does not move\n            - its caches are paged: which" in (
-        capsys.readouterr().out
-    )
+    shown = capsys.readouterr().out
+    assert "convention  genai-paged, which onnxfix does not move\n            - its caches are paged: which" in shown
+    assert "not wenet" not in shown
     assert main(["inspect", str(path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["convention"] is None and facts["candidates"] == []

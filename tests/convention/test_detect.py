@@ -319,7 +319,8 @@ def test_an_error_tells_few_reasons_and_those_that_come_near_first() -> None:
         "  not one and two: present.1.key: the output for layer 1, kv key of the cache `self` is missing\n"
         "  not a: past_key_values.2.key: the layout `a` has 1 dimensions, the tensor has 4: [1, 5, 7, 11]\n"
         "  not b: past_key_values.1.key: the layout `b` has 1 dimensions, the tensor has 4: [1, 5, 7, 11]\n"
-        "  describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
+        "  describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file; "
+        "onnxfix inspect MODEL --propose begins one"
     )
 
 

@@ -100,7 +100,8 @@ def test_what_is_refused_and_how_it_is_told(name: str) -> None:
     one = load_convention(name)
     assert str(caught.value) == (
         f"the model speaks `{name}`, which onnxfix does not move: {one.refused}\n  {one.needs}; "
-        "or describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file"
+        "or describe its caches: --from 'PAST -> PRESENT: LAYOUT' (once a cache), or a TOML file; "
+        "onnxfix inspect MODEL --propose begins one"
     )
     assert caught.value.exit_code == ExitCode.NOT_CONVERTED
 

@@ -26,3 +26,8 @@ def test_lines_are_whole() -> None:
     assert MADE.endswith("\n")
     assert not [line for line in MADE.splitlines() if line.rstrip() != line]
     assert MADE.count("```") % 2 == 0
+
+
+def test_the_page_is_current() -> None:
+    page = (DOCS / "conventions.md").read_text(encoding="utf-8")
+    assert page == MADE, "the library has changed: run `python docs/make_conventions.py` and commit docs/conventions.md"

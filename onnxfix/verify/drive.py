@@ -21,7 +21,7 @@ from onnxfix.verify.masks import Keys, make_mask
 from onnxfix.verify.profile import Profile, told_sizes
 from onnxfix.verify.report import EMPTY, FULL
 from onnxfix.verify.roles import KnownPort, is_mask, known_inputs, known_outputs
-from onnxfix.verify.sizes import Sizes, axis_sizes, learn_batch, main_cache
+from onnxfix.verify.sizes import Sizes, axis_sizes, is_in_place, learn_batch, main_cache
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -93,6 +93,23 @@ class Drive:
     def is_noisy(self) -> bool:
         """Whether anything that was fed was noise for want of something better."""
         return not self.tonal and bool({"features", "noise"} & set(self.fed.values()))
+
+    @cached_property
+    def _written(self) -> int | None:
+        """How much of caches of full length is written at first; None where nothing is written in place.
+
+        Of full ones a half is, which the model sees, and the rest is yet to be written over.
+        """
+        if not is_in_place(self.plan.binding):
+            return None
+        return self._start_time // 2 if self.begins == FULL else 0
+
+    def room(self, prompt: int) -> int | None:
+        """Returns how many ticks fit into caches that are written in place, if the first puts out so many tokens.
+
+        None where nothing is written in place.
+        """
+        return None if self._written is None else max(1, self._start_time - self._written - prompt + 1)
 
     @property
     def switches(self) -> Mapping[str, int]:
@@ -211,12 +228,11 @@ class Drive:
         return encode(self._by_role(role, port, known, shape, moment), port.dtype)
 
     def _by_role(self, role: str, port: Port, known: KnownPort | None, shape: tuple[int, ...], moment: Moment) -> Array:
-        sizes = moment.sizes
         if role == "tokens":
             return np.asarray(moment.rng.integers(0, self._vocabulary(port), shape))
         if role == "mask" and known is not None:
             return self._mask(known, shape, moment)
-        offset = max(self._start_time + moment.put_out, sizes.time)
+        offset = self._offset(moment)
         if role == "positions":
             last = shape[-1] if shape else 1
             return np.broadcast_to(offset + np.arange(last), shape or (1,)).reshape(shape)
@@ -234,16 +250,28 @@ class Drive:
         is_sound = role == "features" and known is not None and "feature" not in known.spec.layout.axes
         return noise(shape, "float32", moment.rng) * np.float32(LEVEL if is_sound and moment.tick % 2 == 0 else 1)
 
+    def _offset(self, moment: Moment) -> int:
+        """Returns how much of the stream lies behind: what was put out, and what the first caches held."""
+        if self._written is not None:
+            return self._written + moment.put_out
+        return max(self._start_time + moment.put_out, moment.sizes.time)
+
     def _mask(self, known: KnownPort, shape: tuple[int, ...], moment: Moment) -> Array:
         # A cache that was long from the start fills up; one that grows holds nothing but what was put out.
         filled = min(moment.sizes.time, moment.put_out) if self._start_time else moment.sizes.time
         time = moment.sizes.time
-        keys = Keys(time, time if self.begins == FULL else filled, self.begins == FULL)
+        written = None if self._written is None else self._offset(moment) + moment.sizes.chunk
+        keys = Keys(time, time if self.begins == FULL else filled, self.begins == FULL, written)
         return make_mask(known.spec, shape, keys, moment.tick, moment.rng)
 
     def _lengths(self, shape: tuple[int, ...], moment: Moment) -> Array:
-        """Returns how long each stream's chunk is: all of it and, at some ticks, less for some."""
-        whole = moment.sizes.axes.get("frame", moment.sizes.axes.get("sequence", 1))
+        """Returns how long each stream's chunk is: all of it and, at some ticks, less for some.
+
+        Where caches are written in place, a length says how much of them holds something, the chunk included.
+        """
+        whole = moment.sizes.chunk
+        if self._written is not None:
+            return np.full(shape, self._offset(moment) + whole)
         lengths = np.full(shape, whole)
         if self.varies and moment.tick % 3 == 1 and shape:
             lengths -= (np.arange(lengths.size) % 3 * (whole // 6)).reshape(shape)

@@ -68,8 +68,14 @@ def find_drives(original: Session, plan: Plan, options: VerifyOptions) -> Found:
         raise first
     drives, voiced = _heard(original, found, most)
     notes += voiced
-    ticks = most or ticks_to_forget(plan.binding, found[0][1])
+    ticks = most or min([ticks_to_forget(plan.binding, found[0][1]), *_rooms(found)])
     return Found(tuple(drives), ticks, tuple(notes))
+
+
+def _rooms(found: Sequence[tuple[Drive, list[Tick]]]) -> list[int]:
+    """Returns how many ticks fit into caches that are written in place."""
+    rooms = [drive.room(ticks[1].put_out) for drive, ticks in found if len(ticks) > 1]
+    return [room for room in rooms if room is not None]
 
 
 def _wanted(original: Session, plan: Plan, options: VerifyOptions) -> Drive:

@@ -24,11 +24,13 @@ class Keys:
         time: How long they are; the keys of the present chunk follow.
         filled: How much of it, at the end, is more than what the caches were first filled with.
         varied: Whether to hide more than what is not filled.
+        written: How much at the front was written, present chunk included, where they are written in place.
     """
 
     time: int
     filled: int
     varied: bool
+    written: int | None = None
 
 
 def make_mask(spec: PortSpec, shape: tuple[int, ...], keys: Keys, tick: int, rng: np.random.Generator) -> Array:
@@ -54,7 +56,7 @@ def make_mask(spec: PortSpec, shape: tuple[int, ...], keys: Keys, tick: int, rng
     rows = shape[axes["batch"]] if axes.get("batch", axes["key"]) != axes["key"] else 1
     queries = shape[axes["query"]] if "query" in axes else 1
     seen = np.stack([_row(count, keys, tick, rng) for _ in range(rows)])[:, None, :].repeat(queries, axis=1)
-    if keys.varied and tick and tick % 2 == 0 and queries == count - keys.time:
+    if keys.written is None and keys.varied and tick and tick % 2 == 0 and queries == count - keys.time:
         seen[:, :, count - queries :] &= np.tril(np.ones((queries, queries), bool))
     mask = _spread(seen, axes, len(shape))
     hides = spec.dtype in (None, "bool") and "padding_mask" in spec.name
@@ -63,6 +65,8 @@ def make_mask(spec: PortSpec, shape: tuple[int, ...], keys: Keys, tick: int, rng
 
 def _row(count: int, keys: Keys, tick: int, rng: np.random.Generator) -> Array:
     """Returns which keys one stream may see."""
+    if keys.written is not None:
+        return np.asarray(np.arange(count) < keys.written)
     seen = np.ones(count, bool)
     past = keys.time if keys.time < count else 0
     if past:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from onnxfix.convention.binding import Binding
 from onnxfix.convention.template import LABELS
 
-STREAMS, TIME, PROMPT, FRAMES, SAMPLES, OTHER = 2, 7, 3, 67, 512, 3
-"""Of streams at once, of a cache's time, of the first tokens, of features by frames, of raw audio, of anything else."""
+STREAMS, TIME, ROOM, PROMPT, FRAMES, SAMPLES, OTHER = 2, 7, 31, 3, 67, 512, 3
+"""Of streams at once, of a cache's time, of one that is written in place, of the first tokens, of features by frames,
+of raw audio, of anything else."""
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
 _MOST, _MOST_OF_CACHE = 2**28, 2**31
 """Elements of one array; beyond, a size was mistyped."""

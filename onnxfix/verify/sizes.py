@@ -13,7 +13,7 @@ from onnxfix.convention.plan import Plan
 from onnxfix.convention.route import Rearrange
 from onnxfix.convention.signature import Dim, Port
 from onnxfix.errors import DriveError, LayoutError, PlanError, UsageError
-from onnxfix.verify.profile import FRAMES, OTHER, SAMPLES, Profile, distinct_size, is_too_large
+from onnxfix.verify.profile import FRAMES, OTHER, ROOM, SAMPLES, Profile, distinct_size, is_too_large
 from onnxfix.verify.roles import KnownPort, known_inputs
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class Sizes:
         """The present length of the cache that the others follow; 0 if no cache has a time axis."""
         main = main_cache(self.binding)
         return self.caches.get(f"{main.spec.name}.time", 0) if main else 0
+
+    @property
+    def chunk(self) -> int:
+        """How many frames or tokens are fed at this tick."""
+        return self.axes.get("frame", self.axes.get("sequence", 1))
 
     @property
     def batch(self) -> int:
@@ -130,6 +135,8 @@ class Sizes:
                 return value
         if axis == "time":
             kept = _kept_length(cache)
+            if kept is None and cache.spec.update == "in-place":
+                return self.guess(ROOM, size, place)
             return self.guess(self.profile.time if kept is None else kept, size, place, exact=kept is not None)
         message = f"the size of the axis `{axis}` of the cache `{cache.spec.name}` is not known"
         raise DriveError(message, where=tensor.port.name, hint=f"set it with --size {place}=N")
@@ -179,7 +186,7 @@ class Sizes:
         if axis == "sequence":
             return self.guess(self.profile.prefill, dim, axis) if self.tick == 0 else 1
         if axis == "key":
-            return self.time + self.axes.get("sequence", self.axes.get("frame", 1))
+            return self.time + (0 if is_in_place(self.binding) else self.chunk)
         if axis == "frame":
             return self.guess(FRAMES if "feature" in known.spec.layout.axes else SAMPLES, dim, axis, exact=True)
         return self.guess(OTHER, dim, axis)
@@ -297,6 +304,12 @@ def main_cache(binding: Binding) -> BoundCache | None:
     """Returns the cache whose length masks and offsets follow: keys and values before anything else with a time."""
     timed = [cache for cache in binding.caches if "time" in cache.spec.axes]
     return min(timed, key=lambda cache: not {"kv", "head"} & cache.spec.axes, default=None)
+
+
+def is_in_place(binding: Binding) -> bool:
+    """Whether the cache that masks and offsets follow has its full length from the start, and is written over."""
+    main = main_cache(binding)
+    return main is not None and main.spec.update == "in-place"
 
 
 def unit_axes(plan: Plan) -> frozenset[str]:

@@ -13,6 +13,7 @@ from tiny_models import FLOAT, INT64, constant, kept, node, tiny
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import convention_from_sentences
 from onnxfix.convention.detect import detect
+from onnxfix.convention.load import parse_convention
 from onnxfix.convention.plan import Edits, Plan, make_plan
 from onnxfix.errors import DriveError, UsageError
 from onnxfix.model.model import Model
@@ -285,6 +286,70 @@ def test_what_chooses_a_part_of_a_model_is_told(tmp_path):
     assert note in verify(path, path, plan, VerifyOptions(ticks=3)).notes
     chosen = VerifyOptions(ticks=3, feeds={"sr": "constant:8000"})
     assert not [line for line in verify(path, path, plan, chosen).notes if "sr" in line]
+
+
+IN_PLACE = """
+name = "static"
+description = "A cache of full length, written at an offset."
+source = "nowhere"
+input = [
+    { role = "tokens", port = "ids: batch sequence" },
+    { role = "offset", port = "at: 1" },
+    { role = "positions", port = "places: batch sequence", optional = true },
+    { role = "mask", port = "mask: batch key", optional = true },
+    { role = "lengths", port = "total: batch", optional = true },
+]
+[[cache]]
+name = "self"
+past = "c: batch time dim"
+present = "r: batch time dim"
+update = "in-place"
+"""
+
+
+def in_place(folder: Path, length: int | str, *more: tuple[str, int, list[int | str | None]]) -> Path:
+    """Writes a model that writes its token at an offset, and reads what lies before it."""
+    nodes = [
+        node("token = Cast ids", to=FLOAT), node("news = Unsqueeze token last"), node("index = Reshape at cube"),
+        node("r = ScatterElements c index news", axis=1),
+        node("shape = Shape c", start=1, end=2), node("length = Squeeze shape"), node("slots = Range zero length one"),
+        node("is_seen = LessOrEqual slots at"), node("row = Cast is_seen", to=FLOAT), node("seen = Reshape row column"),
+        node("kept = Mul r seen"), node("y = ReduceSum kept", keepdims=0),
+    ]  # fmt: skip
+    constants = [
+        constant("last", [2]), constant("cube", [1, 1, 1]), constant("column", [1, -1, 1]), constant("zero", 0),
+        constant("one", 1),
+    ]  # fmt: skip
+    inputs = [("ids", INT64, [1, 1]), ("at", INT64, [1]), *more, ("c", FLOAT, [1, length, 1])]
+    return tiny(folder / "static.onnx", nodes, inputs, [("y", FLOAT, []), ("r", FLOAT, [1, length, 1])], constants)
+
+
+def in_place_plan(path: Path) -> Plan:
+    return make_plan(bind(parse_convention(IN_PLACE, where="static"), Model.load(path).signature()), None)
+
+
+@pytest.mark.parametrize(("length", "profile", "first"), [(12, 0, 6), (12, -1, 0), ("T", 0, 15), ("T", -1, 0)])
+def test_caches_that_are_written_in_place_are_filled_from_the_front(tmp_path, length, profile, first):
+    more = ("places", INT64, [1, 1]), ("mask", INT64, [1, "K"]), ("total", INT64, [1])
+    path = in_place(tmp_path, length, *more)
+    driven = Drive(in_place_plan(path), {}, 0, {}, Recording.empty(), PROFILES[profile])
+    start = driven.start()
+    room = 12 if length == 12 else 31
+    assert start["c"].shape == (1, room, 1) and bool(start["c"].any()) == (profile == 0)
+    stream = Stream(Session(path), driven, start)
+    for number in range(4):
+        fed = stream.step().inputs
+        assert fed["at"].tolist() == [first + number] and fed["places"].tolist() == [[first + number]]
+        assert fed["total"].tolist() == [first + number + 1]
+        assert fed["mask"].tolist() == [[1] * (first + number + 1) + [0] * (room - first - number - 1)]
+
+
+def test_a_cache_that_is_written_in_place_is_compared_until_it_is_full(tmp_path):
+    path = in_place(tmp_path, 12)
+    report = verify(path, path, in_place_plan(path), VerifyOptions())
+    assert report.is_exact and report.ticks == 6 and report.observable
+    with pytest.raises(DriveError, match="tick 6"):
+        verify(path, path, in_place_plan(path), VerifyOptions(ticks=13))
 
 
 def only_one_stream(path: Path) -> Path:

@@ -146,8 +146,8 @@ def read_convention(speech: Speech, *, option: str) -> Convention:
     """
     convention = _read_convention(speech, option)
     if convention.refused:
-        way = "to" if option == "--to" else "from"
-        raise PlanError(f"nothing is converted {way} `{convention}`: {convention.refused}", hint=convention.needs)
+        way, hint = ("to", "") if option == "--to" else ("from", convention.needs)
+        raise PlanError(f"nothing is converted {way} `{convention}`: {convention.refused}", hint=hint)
     return convention
 
 

@@ -161,11 +161,13 @@ def test_signs_in_a_file_of_ones_own() -> None:
     assert foreign_convention(Signature(ports(["oddly"]), ()), [one, both]) is None
 
 
-@pytest.mark.parametrize("option", ["--from", "--to"])
-def test_nothing_is_converted_from_or_to_what_is_refused(option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "way", "hint"), [("--from", "from", "\n  export it with its states apart"), ("--to", "to", "")]
+)
+def test_nothing_is_converted_from_or_to_what_is_refused(option: str, way: str, hint: str) -> None:
     with pytest.raises(PlanError) as caught:
         read_convention("t-one", option=option)
     assert str(caught.value) == (
-        f"nothing is converted {option[2:]} `t-one`: its states, a counter among them, lie in one flat vector: "
-        "where each begins is not in the model\n  export it with its states apart"
+        f"nothing is converted {way} `t-one`: its states, a counter among them, lie in one flat vector: "
+        f"where each begins is not in the model{hint}"
     )

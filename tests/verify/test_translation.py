@@ -113,3 +113,11 @@ def test_a_recorded_array_that_has_no_unit_axis_is_told(tmp_path):
     back = plan(vector(tmp_path), VECTOR, SCALAR)
     with pytest.raises(TraceError, match=r"position: an array \[2\] does not lose an axis"):
         translated_inputs({"position": np.zeros(2, np.int32)}, back)
+
+
+def test_an_encoder_takes_its_offset_as_another_runtime_hands_it_over():
+    samples = Path(__file__).parents[2] / "sample_models"
+    there = onnxfix.convert(samples / "conformer_packed.onnx", to="sherpa-wenet", simplify=False)
+    assert there.proof is not None and there.proof.is_exact and there.model is not None
+    dims = {port.name: (port.dtype, port.dims) for port in there.model.signature().inputs}
+    assert dims["offset"] == dims["required_cache_size"] == ("int64", (1,))

@@ -201,6 +201,8 @@ def test_a_pair(source: str, target: str) -> None:
         native = build(other, sizes, roles=roles, without=common_caches(other, one))
         require_network(report.model, native, other)
 
+    if source > target:
+        return  # There and back once is enough: the other way round it begins with the same conversion.
     known = told(other, sizes, common_caches(other, one))
     back = onnxfix.convert(report.model, to=source, from_=target, sizes=known, simplify=False, verify=False)
     assert back.model is not None

@@ -73,7 +73,8 @@ class Proving:
             with contextlib.suppress(OutputError):
                 show_verdict(people(), verdict)
         # The error is printed last, and its hint behind it.
-        error.hint = "\n  ".join(verdict.advice)
+        told = fault if self.is_quiet and not self.as_json else ()  # who asks for the place wants to see it
+        error.hint = "\n  ".join((*told, *verdict.advice))
 
     def _fault(self, error: DifferenceError) -> tuple[str, ...]:
         """Returns where inside the graph the models part, in lines; what hinders the search is no worse news."""

@@ -116,6 +116,11 @@ def test_bisect_names_the_node_everywhere(off_by_one_bit: Path, tmp_path: Path, 
     for name in ("v.md", "v.xml"):
         assert line in (tmp_path / name).read_text(encoding="utf-8").replace("&quot;", '"')
     assert "first difference: tick 0, " in (tmp_path / "v.html").read_text(encoding="utf-8")
+    assert main([*words[:4], "--quiet"]) == 4
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: output (full start), tick 0")
+    assert f"\n  {line}\n" in printed.err
 
 
 def test_bisect_of_what_cannot_be_looked_into_hides_no_worse_news(

@@ -15,8 +15,9 @@ import pytest
 from networks import SIZES, build
 
 import onnxfix
-from onnxfix.convention.convention import Convention
+from onnxfix.convention.convention import Convention, TensorSpec, parse_tensor
 from onnxfix.convention.detect import detect
+from onnxfix.convention.layout import show_item
 from onnxfix.convention.load import library
 from onnxfix.convention.signature import Port, Signature
 from onnxfix.convention.template import LABELS
@@ -207,6 +208,31 @@ def test_a_pair(source: str, target: str) -> None:
     back = onnxfix.convert(report.model, to=source, from_=target, sizes=known, simplify=False, verify=False)
     assert back.model is not None
     require_ports(back.model, Model.from_proto(model), one)
+
+
+@pytest.mark.parametrize("name", [name for name in library() if not any(name in pair for pair in PAIRS)])
+def test_one_that_is_alone_in_its_family(name: str) -> None:
+    """It has no other to become: its caches get their dims the other way round, and other names."""
+    one = library()[name]
+    model = build(one)
+    assert detect(Model.from_proto(model).signature()).choose().name == name
+    report = onnxfix.convert(model, to=turned(one), simplify=False, verify=onnxfix.VerifyOptions(ticks=TICKS))
+    assert report.proof is not None and report.proof.is_exact and report.model is not None
+    require_network(report.model, build(turned(one)), turned(one))
+
+
+def turned(convention: Convention) -> Convention:
+    """Returns the convention with dims from the last to the first, under names of their own."""
+
+    def turn(spec: TensorSpec) -> TensorSpec:
+        items = " ".join(reversed([show_item(item) or "1" for item in spec.layout.items]))
+        return replace(parse_tensor(f"turned_{spec.template}: {items}"), dims=spec.dims)
+
+    caches = [
+        replace(cache, past=tuple(map(turn, cache.past)), present=tuple(map(turn, cache.present)))
+        for cache in convention.caches
+    ]
+    return replace(convention, caches=tuple(caches))
 
 
 def test_layers_of_different_kinds() -> None:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
 
 from onnxfix.convention.convention import (
     BINDS,
@@ -31,9 +29,8 @@ from onnxfix.convention.convention import (
 from onnxfix.convention.expression import Expression
 from onnxfix.convention.layout import Layout, parse_layout, show_item
 from onnxfix.convention.sign import Sign
+from onnxfix.convention.tables import Table, TableReader, join, read_table, read_text
 from onnxfix.errors import ConventionError, LayoutError
-
-Table: TypeAlias = Mapping[str, object]
 
 _CONVENTION = (
     "name", "family", "description", "source", "consumer", "binds", "successor", "refused", "needs",
@@ -80,17 +77,7 @@ def load_convention(name: str | Path) -> Convention:
         guess = f"did you mean {' or '.join(close)}? " if close else ""
         hint = f"{guess}known are {', '.join(library())}; or give a file that ends in .toml, or a sentence"
         raise ConventionError(f"no convention is called `{text}`", hint=hint)
-    try:
-        # A pipe would be waited for.
-        if Path(name).exists() and not Path(name).is_file():
-            raise ConventionError("this is no regular file", where=text, hint="write the convention into a file first")
-        content = Path(name).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConventionError(f"the convention cannot be read: {error.strerror}", where=text) from None
-    except UnicodeDecodeError:
-        raise ConventionError("the convention is no UTF-8 text", where=text) from None
-    except ValueError as error:
-        raise ConventionError(f"the convention cannot be read: {error}", where=text) from None
+    content = read_text(Path(name), "the convention", ConventionError)
     return parse_convention(content, where=text)
 
 
@@ -105,29 +92,20 @@ def parse_convention(text: str, *, where: str) -> Convention:
         ConventionError: The text is no TOML, has unknown or missing keys, or contradicts itself.
         LayoutError: A sentence does not parse.
     """
-    try:
-        table: Table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConventionError(f"this is no TOML: {error}", where=where) from None
-    except RecursionError:
-        raise ConventionError("this TOML nests too deeply", where=where) from None
+    table = read_table(text, where, ConventionError)
     return _Reader(where).convention(table)
 
 
-class _Reader:
-    """Takes values out of TOML tables; every error carries the file and the key path."""
+class _Reader(TableReader):
+    """Takes a convention out of TOML tables."""
+
+    error = ConventionError
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        super().__init__(file)
         # Names for dims wherever they stand, and those of them that stand somewhere.
         self.common: dict[str, str] = {}
         self.met: set[str] = set()
-
-    def place(self, path: str) -> str:
-        return f"{self.file}: {path}" if path else self.file
-
-    def fail(self, message: str, path: str, hint: str = "") -> ConventionError:
-        return ConventionError(message, where=self.place(path), hint=hint)
 
     def convention(self, table: Table) -> Convention:
         self.allow(table, _CONVENTION, "")
@@ -187,64 +165,6 @@ class _Reader:
         if caches and not signs and all(spec.optional for spec in caches):
             hint = "leave `optional` out where a model of this convention always has the cache"
             raise self.fail("all caches are optional: any model would fit", "cache", hint)
-
-    # Values of one type.
-
-    def allow(self, table: Table, keys: Collection[str], path: str) -> None:
-        for key in table:
-            if key not in keys:
-                close = difflib.get_close_matches(key, keys, n=1)
-                hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(sorted(keys))}"
-                raise self.fail("this key is not known here", _join(path, key), hint)
-
-    def string(self, table: Table, key: str, path: str, default: str | None = None) -> str:
-        value = table.get(key, default)
-        if value is None:
-            raise self.fail("this key is missing", _join(path, key))
-        if not isinstance(value, str):
-            raise self.fail("a string is expected here", _join(path, key))
-        if not value and default is None:
-            raise self.fail("this string is empty", _join(path, key))
-        return value
-
-    def choice(self, table: Table, key: str, path: str, choices: Collection[str], kind: str) -> str:
-        value = self.string(table, key, path, "")
-        if value and value not in choices:
-            raise self.fail(f"`{value}` is no {kind}", _join(path, key), f"known are {', '.join(choices)}")
-        return value
-
-    def strings(self, table: Table, key: str, path: str) -> tuple[str, ...]:
-        value = table.get(key, [])
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
-            raise self.fail("a string or a list of strings is expected here", _join(path, key))
-        return tuple(str(text) for text in values)
-
-    def flag(self, table: Table, key: str, path: str) -> bool:
-        value = table.get(key, False)
-        if not isinstance(value, bool):
-            raise self.fail("true or false is expected here", _join(path, key))
-        return value
-
-    def table(self, table: Table, key: str, path: str = "") -> Table:
-        value = table.get(key, {})
-        if not isinstance(value, dict):
-            raise self.fail(f"a table is expected here: [{_join(path, key)}]", _join(path, key))
-        return value
-
-    def tables(self, table: Table, key: str) -> Sequence[Table]:
-        value = table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            raise self.fail(f"tables are expected here: [[{key}]]", key)
-        return value
-
-    def texts(self, table: Table, key: str, path: str) -> dict[str, str]:
-        found = {}
-        for name, text in self.table(table, key, path).items():
-            if not isinstance(text, str):
-                raise self.fail("a string is expected here", f"{_join(path, key)}.{name}")
-            found[name] = text
-        return found
 
     def expression(self, value: object, path: str) -> Expression:
         if not isinstance(value, str | int) or isinstance(value, bool):
@@ -331,14 +251,8 @@ class _Reader:
         try:
             re.compile(text)
         except re.error as error:
-            raise self.fail(f"this is no regular expression: {error}", _join(path, key)) from None
+            raise self.fail(f"this is no regular expression: {error}", join(path, key)) from None
         return text
-
-    def number(self, table: Table, key: str, path: str) -> int | None:
-        value = table.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise self.fail("a whole number is expected here", _join(path, key))
-        return value
 
     def sizes(self, table: Table, caches: Iterable[CacheSpec], ports: Iterable[PortSpec]) -> dict[str, Expression]:
         known = {axis for port in ports for axis in port.layout.axes}
@@ -384,11 +298,6 @@ class _Reader:
 
     # Contradictions.
 
-    def distinct(self, names: Sequence[str], path: str, key: str) -> None:
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise self.fail(f"`{name}` stands twice", _join(f"{path}[{index}]", key) if key else path)
-
     def apart(self, ports: Iterable[PortSpec], caches: Iterable[CacheSpec], key: str) -> None:
         tensors = {
             tensor.template: spec.name
@@ -399,7 +308,3 @@ class _Reader:
             for template, name in tensors.items():
                 if template.match(port.name) is not None:
                     raise self.fail(f"`{port.name}` belongs to the cache `{name}` already", f"{key}[{index}].port")
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxfix.model.model import Model
     from onnxfix.report import ConversionReport
     from onnxfix.request import Source, Speech
+    from onnxfix.sidefiles.change import SideFile
     from onnxfix.verify.report import VerifyOptions, VerifyReport
 
 SPLITS = "onnxfix.splits"
@@ -43,6 +44,7 @@ def convert(
     cancel: bool = True,
     verify: bool | VerifyOptions = True,
     stamp: bool = True,
+    write_config: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Converts one model from the cache convention that it speaks into another.
@@ -63,12 +65,15 @@ def convert(
         cancel: Whether to cancel the adapters against the graph.
         verify: Whether, or how, source and result are driven side by side before the result is shown.
         stamp: Whether to write entries `onnxfix.*` into `metadata_props`.
+        write_config: Whether the files that runtimes read beside the source (`genai_config.json`, Triton's
+            `config.pbtxt`) follow the conversion; they are shown together with the result.
         progress: Is told how far the conversion is.
 
     Raises:
         OnnxfixError: The conversion failed; `onnxfix.errors` has the kinds.
     """
     from onnxfix.report import NodeCounts, Outcome, report_of
+    from onnxfix.sidefiles.beside import asked_side_files
     from onnxfix.surgery.rewrite import rewrite
 
     clock = _Clock(progress)
@@ -76,11 +81,13 @@ def convert(
         original = open_model(source)
     with clock.stage("plan"):
         plan = plan_conversion(original, to=to, from_=from_, sizes=sizes, edits=edits)
-        report = report_of(plan, str(original.path or ""), str(destination or ""))
+        place = None if destination is None else Path(destination)
+        sides, told = asked_side_files(plan, original.path, place, is_asked=write_config)
+        report = report_of(plan, str(original.path or ""), str(destination or ""), sides, told)
     if plan.is_identity:
         with clock.stage("write"):
-            _copy(original, destination)
-        return replace(report, seconds=clock.seconds, model=original if destination is None else None)
+            sides = _copy(original, place, sides)
+        return replace(report, side_files=sides, seconds=clock.seconds, model=original if place is None else None)
     with clock.stage("check"):
         options = _options(verify, clock)
         digest = _digest(original)
@@ -97,7 +104,7 @@ def convert(
         model.require_no_new_complaint(complaints)
         if stamp:
             _stamp(model, plan, digest, options, surgery.splits)
-    proof = _deliver(model, original, source, destination, plan, options, clock)
+    proof, sides = _deliver(model, original, source, place, plan, options, sides, clock)
     return replace(
         report,
         outcome=Outcome.CONVERTED,
@@ -107,6 +114,7 @@ def convert(
         refused=surgery.refused,
         proof=proof,
         notes=(*report.notes, *notes),
+        side_files=sides,
         seconds=clock.seconds,
         model=model if destination is None else None,
     )
@@ -173,15 +181,21 @@ def _proven(options: VerifyOptions | None) -> str:
     return "yes" if options.ticks is None else f"{options.ticks} tick{'' if options.ticks == 1 else 's'}"
 
 
-def _copy(model: Model, destination: str | Path | None) -> None:
-    """Writes the model as it is, unless it stands there already."""
+def _copy(model: Model, destination: Path | None, sides: tuple[SideFile, ...]) -> tuple[SideFile, ...]:
+    """Writes the model as it is, unless it stands there already, and its side files; returns these as written."""
+    from onnxfix.sidefiles.delivery import StagedSideFiles
+
     if destination is None:
-        return
-    path = Path(destination)
+        return sides
+    with contextlib.ExitStack() as stack:
+        staged = None if _stands_at(model, destination) else stack.enter_context(model.stage(destination))
+        return stack.enter_context(StagedSideFiles(sides)).commit(staged)
+
+
+def _stands_at(model: Model, destination: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):  # there is no such file yet, or there never can be
-        if model.path is not None and path.samefile(model.path):
-            return
-    model.save(path)
+        return model.path is not None and destination.samefile(model.path)
+    return False
 
 
 def _simplify(model: Model) -> tuple[tuple[str, ...], GraphView | None]:
@@ -196,18 +210,22 @@ def _deliver(
     model: Model,
     original: Model,
     source: Source,
-    destination: str | Path | None,
+    destination: Path | None,
     plan: Plan,
     options: VerifyOptions | None,
+    sides: tuple[SideFile, ...],
     clock: _Clock,
-) -> VerifyReport | None:
-    """Writes the result under a temporary name, proves it there, and only then moves it into place."""
+) -> tuple[VerifyReport | None, tuple[SideFile, ...]]:
+    """Writes the result and its side files under temporary names, proves it there, and only then moves them."""
+    from onnxfix.sidefiles.delivery import StagedSideFiles
+
     if destination is None and options is None:
-        return None
+        return None, sides
     with contextlib.ExitStack() as stack:
         with clock.stage("write"):
-            path = scratch(stack) / "result.onnx" if destination is None else Path(destination)
+            path = scratch(stack) / "result.onnx" if destination is None else destination
             staged = stack.enter_context(model.stage(path))
+            written = stack.enter_context(StagedSideFiles(sides))
         proof = None
         if options is not None:
             from onnxfix.verify.lockstep import verify as drive
@@ -218,10 +236,10 @@ def _deliver(
                 except DriveError as error:
                     error.hint = _with_way_out(error.hint)
                     raise
-        if destination is not None:
-            with clock.stage("write"):
-                staged.commit()
-        return proof
+        if destination is None:
+            return proof, sides
+        with clock.stage("write"):
+            return proof, written.commit(staged)
 
 
 def _with_way_out(hint: str) -> str:

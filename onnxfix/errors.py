@@ -9,6 +9,7 @@ OnnxfixError
 ├── ModelError             3   a file cannot be read or written
 │   ├── ModelReadError
 │   ├── DataFileError          external data: missing, too short, outside the model's folder
+│   ├── SideFileError          what a runtime reads beside the model cannot be read, or contradicts it
 │   └── ModelWriteError
 ├── ConversionError        3   the model was understood, but not converted
 │   ├── DetectError            no convention, or several equally good ones
@@ -106,6 +107,10 @@ class ModelReadError(ModelError):
 
 class DataFileError(ModelError):
     """External data is missing, too short, or outside the model's folder."""
+
+
+class SideFileError(ModelError):
+    """A file that a runtime reads beside the model cannot be read or written, or it contradicts the model."""
 
 
 class ModelWriteError(ModelError):

@@ -12,6 +12,7 @@ from onnxfix.convention.signature import Port
 if TYPE_CHECKING:
     from onnxfix.convention.plan import CachePlan, Plan
     from onnxfix.model.model import Model
+    from onnxfix.sidefiles.change import SideFile
     from onnxfix.surgery.copies import Copies
     from onnxfix.verify.report import Json as Json
     from onnxfix.verify.report import VerifyReport
@@ -106,6 +107,7 @@ class ConversionReport:
         refused: Why adapters stayed in the graph.
         proof: What the verification found; None where nothing was verified.
         notes: What the user should know.
+        side_files: What became, or would become, of the files that runtimes read beside the model.
         seconds: The time that each stage took, by name, in order.
         model: The result, where it was not written to a file.
     """
@@ -125,6 +127,7 @@ class ConversionReport:
     refused: tuple[str, ...] = ()
     proof: VerifyReport | None = None
     notes: tuple[str, ...] = ()
+    side_files: tuple[SideFile, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     model: Model | None = field(default=None, repr=False, compare=False)
 
@@ -146,12 +149,23 @@ class ConversionReport:
             "refused": list(self.refused),
             "proof": None if self.proof is None else self.proof.to_json(),
             "notes": list(self.notes),
+            "side_files": [file.to_json() for file in self.side_files],
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
         }
 
 
-def report_of(plan: Plan, source: str, destination: str) -> ConversionReport:
-    """Reports what a plan says, before anything was done."""
+def report_of(
+    plan: Plan, source: str, destination: str, sides: tuple[SideFile, ...] = (), told: tuple[str, ...] = ()
+) -> ConversionReport:
+    """Reports what a plan says, before anything was done.
+
+    Args:
+        plan: The plan.
+        source: The file; empty for a model in memory.
+        destination: Where the result goes; empty if it stays in memory.
+        sides: What the plan makes of the files beside the source.
+        told: What else the user should know.
+    """
     signature = plan.binding.signature
     return ConversionReport(
         Outcome.UNCHANGED if plan.is_identity else Outcome.WOULD_CHANGE,
@@ -163,7 +177,8 @@ def report_of(plan: Plan, source: str, destination: str) -> ConversionReport:
         after=Ports(plan.inputs, plan.outputs),
         caches=tuple(_change(cache) for cache in plan.caches),
         plan=() if plan.is_identity else tuple(plan.explain()),
-        notes=(*plan.notes, *_newest(plan)),
+        notes=(*plan.notes, *_newest(plan), *told),
+        side_files=sides,
     )
 
 

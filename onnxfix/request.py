@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = str | Path | Model | onnx.ModelProto
     """A file, or a model in memory."""
     Speech: TypeAlias = str | Path | Convention | Sequence[str]
-    """A convention by name, by TOML file, as sentences (one a cache), or as such."""
+    """A convention by name, by TOML file or `genai_config.json`, as sentences (one a cache), or as such."""
 
 
 def open_model(source: Source) -> Model:
@@ -137,7 +137,7 @@ def read_convention(speech: Speech, *, option: str) -> Convention:
     """Returns the convention that a user means.
 
     Args:
-        speech: A name of the library, a TOML file, one sentence or several, or a convention.
+        speech: A name of the library, a TOML file, a `genai_config.json`, one sentence or several, or a convention.
         option: Where the user said it, for errors.
 
     Raises:
@@ -153,18 +153,17 @@ def read_convention(speech: Speech, *, option: str) -> Convention:
 
 def _read_convention(speech: Speech, option: str) -> Convention:
     from onnxfix.convention.convention import Convention, convention_from_sentences
-    from onnxfix.convention.load import load_convention
 
     if isinstance(speech, Convention):
         return speech
     if isinstance(speech, Path):
-        return load_convention(speech)
+        return _load(speech)
     texts = [speech] if isinstance(speech, str) else list(speech)
     sentences = [text for text in texts if is_sentence(text)]
     if len(sentences) == len(texts) > 0:
         return convention_from_sentences(texts, where=option)
     if len(texts) == 1:
-        return load_convention(texts[0])
+        return _load(texts[0])
     if not texts:
         raise UsageError("no convention is given", where=option, hint="a name, a TOML file, or sentences")
     name = next(text for text in texts if not is_sentence(text))
@@ -172,13 +171,24 @@ def _read_convention(speech: Speech, option: str) -> Convention:
         message = f"`{name}` is a convention, `{sentences[0]}` is a sentence: they cannot be mixed"
     else:
         message = f"two conventions are given, `{texts[0]}` and `{texts[1]}`"
-    hint = f"{option} takes one name, or one TOML file, or sentences, one for each cache"
+    hint = f"{option} takes one name, or one file, or sentences, one for each cache"
     raise UsageError(message, where=option, hint=hint)
 
 
 def is_sentence(text: str) -> bool:
     """Whether a text describes a cache (`PAST -> PRESENT: LAYOUT`) rather than naming a convention or a file."""
-    return not text.endswith(".toml") and (":" in text or "->" in text)
+    return not text.endswith((".toml", ".json")) and (":" in text or "->" in text)
+
+
+def _load(name: str | Path) -> Convention:
+    """Returns a convention by name, from a TOML file, or from the file that GenAI reads."""
+    if str(name).endswith(".json"):
+        from onnxfix.sidefiles.genai_convention import convention_of
+
+        return convention_of(Path(name))
+    from onnxfix.convention.load import load_convention
+
+    return load_convention(name)
 
 
 def _successor(binding: Binding, edits: Edits) -> Convention | None:

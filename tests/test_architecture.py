@@ -18,7 +18,7 @@ FLOORS = (
     {"convention"},
     {"model"},
     {"surgery", "verify"},
-    {"convert", "proof", "testing", "request", "report", "inspection", "proposal", "pairing", "difference"},
+    {"convert", "proof", "testing", "request", "report", "sidefiles", "inspection", "proposal", "pairing", "difference"},
     {"zoo"},
     {"cli"},
 )

@@ -19,6 +19,7 @@ Examples:
   onnxfix convert old.onnx new.onnx
   onnxfix convert old.onnx new.onnx --to optimum
   onnxfix convert old.onnx --to optimum --check
+  onnxfix convert old/model.onnx new/model.onnx --to genai --write-config
   onnxfix convert old.onnx new.onnx --to 'past.{layer}.{kv} -> present.{layer}.{kv}: batch head time dim'
 
 \b
@@ -33,14 +34,18 @@ change; 2 usage; 3 not converted; 4 not verified; 70 a bug in onnxfix;
 @click.argument("new", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--to", multiple=True, metavar="CONVENTION",
-    help="What the model shall speak: a name (see `onnxfix conventions`), a TOML file, or sentences "
-    "'PAST -> PRESENT: LAYOUT', one --to for each cache. Without it: what replaced the model's convention upstream.",
+    help="What the model shall speak: a name (see `onnxfix conventions`), a TOML file, a genai_config.json, or "
+    "sentences 'PAST -> PRESENT: LAYOUT', one --to for each cache. Without it: what replaced its convention upstream.",
 )  # fmt: skip
 @from_option
 @size_option
 @click.option("--set-dim", "dims", multiple=True, metavar="DIM=N|NAME", help="Freeze or rename a symbolic dim.")
 @click.option("--rename", multiple=True, metavar="OLD=NEW", help="Rename a port of the result.")
 @click.option("--cast", multiple=True, metavar="PORT=DTYPE", help="Give a port of the result another element type.")
+@click.option(
+    "--write-config", is_flag=True,
+    help="Write what runtimes read beside OLD (genai_config.json, Triton's config.pbtxt) for NEW; originals are kept.",
+)  # fmt: skip
 @click.option("--no-simplify", is_flag=True, help="Leave the graph as it is, but for the cache's boundary.")
 @click.option("--no-cancel", is_flag=True, help="Leave the adapters at the boundary.")
 @click.option("--no-stamp", is_flag=True, help="Write no onnxfix.* metadata.")
@@ -62,8 +67,9 @@ change; 2 usage; 3 not converted; 4 not verified; 70 a bug in onnxfix;
 @json_option
 def convert(
     old: Path, new: Path | None, to: tuple[str, ...], from_: tuple[str, ...], sizes: tuple[str, ...],
-    dims: tuple[str, ...], rename: tuple[str, ...], cast: tuple[str, ...], no_simplify: bool, no_cancel: bool,
-    no_stamp: bool, no_verify: bool, ticks: int | None, seed: int, feeds: tuple[str, ...], inputs: Path | None,
+    dims: tuple[str, ...], rename: tuple[str, ...], cast: tuple[str, ...], write_config: bool,
+    no_simplify: bool, no_cancel: bool, no_stamp: bool, no_verify: bool, ticks: int | None, seed: int,
+    feeds: tuple[str, ...], inputs: Path | None,
     check: bool, diff: bool, quiet: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Rewrite the caches of OLD from one convention into another, prove the result against OLD, and write it to NEW."""
@@ -78,13 +84,14 @@ def convert(
         simplify=not no_simplify,
         cancel=not no_cancel,
         stamp=not no_stamp,
+        write_config=write_config,
         options=_verify_options(ticks, seed, inputs, feeds),
         is_verified=not no_verify,
         is_quiet=quiet,
         as_json=as_json,
     )
     if check or diff:
-        return job.preview(as_plan=check, as_diff=diff)
+        return job.preview(new or old, as_plan=check, as_diff=diff)
     if new is None:
         raise UsageError("where does the result go?", where="NEW", hint="onnxfix convert OLD NEW; NEW may be OLD")
     return job.run(new)

@@ -15,6 +15,7 @@ from onnxfix.convert import convert
 from onnxfix.errors import ExitCode, OutputError
 from onnxfix.report import ConversionReport, Outcome, report_of
 from onnxfix.request import open_model, plan_conversion
+from onnxfix.sidefiles.beside import asked_side_files
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits, Plan
@@ -33,6 +34,7 @@ class Job:
     simplify: bool
     cancel: bool
     stamp: bool
+    write_config: bool
     options: VerifyOptions
     is_verified: bool
     is_quiet: bool
@@ -45,7 +47,7 @@ class Job:
         with StageProgress(self.is_quiet) as progress:
             report = convert(
                 self.old, new, to=self.to, from_=self.from_, sizes=self.sizes, edits=self.edits,
-                simplify=self.simplify, cancel=self.cancel, stamp=self.stamp,
+                simplify=self.simplify, cancel=self.cancel, stamp=self.stamp, write_config=self.write_config,
                 verify=self.options if self.is_verified else False, progress=progress,
             )  # fmt: skip
         # The result stands at its destination: that its report cannot be printed does not undo it, and is no failure.
@@ -57,11 +59,13 @@ class Job:
                 print_json(report.to_json())
         return ExitCode.OK
 
-    def preview(self, *, as_plan: bool, as_diff: bool) -> int:
+    def preview(self, new: Path, *, as_plan: bool, as_diff: bool) -> int:
         """Says what would be done, as a plan, a diff or both, and writes nothing."""
         plan = self._plan()
-        report = report_of(plan, str(self.old), "")
+        sides, told = asked_side_files(plan, self.old, new, is_asked=self.write_config)
+        report = report_of(plan, str(self.old), "", sides, told)
         lines = self._diff() if as_diff and not plan.is_identity else []
+        lines += [line for file in sides for line in file.diff()] if as_diff else []
         if self.as_json:
             print_json({**report.to_json(), "diff": list(lines)} if as_diff else report.to_json())
             return _verdict(report)
@@ -108,4 +112,5 @@ def _told_at_most() -> Iterator[None]:
 
 
 def _verdict(report: ConversionReport) -> ExitCode:
-    return ExitCode.OK if report.outcome is Outcome.UNCHANGED else ExitCode.WOULD_CHANGE
+    is_same = report.outcome is Outcome.UNCHANGED and not any(file.is_changed for file in report.side_files)
+    return ExitCode.OK if is_same else ExitCode.WOULD_CHANGE

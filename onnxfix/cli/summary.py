@@ -14,6 +14,7 @@ from onnxfix.cli.console import bytes_text, count_text, print_table
 from onnxfix.report import ConversionReport, Outcome
 
 if TYPE_CHECKING:
+    from onnxfix.sidefiles.change import SideFile
     from onnxfix.surgery.copies import Bytes, Copies
     from onnxfix.verify.report import VerifyReport
 
@@ -40,11 +41,23 @@ def show_report(console: Console, report: ConversionReport) -> None:
         rows.add_row("kept", Text(f"adapters, since {_few(report.refused)}"))
     for note in (*report.notes, *(report.proof.notes if report.proof else ())):
         rows.add_row("note", Text(note))
+    for file in report.side_files:
+        rows.add_row("config", Text("\n".join(file.changes) or f"{file.source.name} stays as it is"))
     rows.add_row("time", _time(report))
     console.print(_headline(report, "converted", "bold green"), soft_wrap=True)
     print_table(console, rows)
     if report.destination:
         console.print(_written(report), soft_wrap=True)
+    _show_side_files(console, report.side_files)
+
+
+def _show_side_files(console: Console, files: Iterable[SideFile]) -> None:
+    """Prints where the files beside the model went, and where those are that stood there."""
+    for file in files:
+        if file.kept is None and file.destination == file.source and not file.is_changed:
+            continue
+        text = Text("wrote ").append(str(file.destination), "bold")
+        console.print(text.append(f", the old one is {file.kept.name}" if file.kept else ""), soft_wrap=True)
 
 
 def _show_unchanged(console: Console, report: ConversionReport) -> None:
@@ -55,6 +68,7 @@ def _show_unchanged(console: Console, report: ConversionReport) -> None:
         console.print(Text().append("note", "cyan").append(f"  {note}"), soft_wrap=True)
     if report.destination:
         console.print(_written(report), soft_wrap=True)
+    _show_side_files(console, report.side_files)
 
 
 def _headline(report: ConversionReport, word: str, style: str) -> Text:
@@ -182,10 +196,13 @@ def show_plan(console: Console, report: ConversionReport) -> None:
     """Prints what a conversion would do."""
     if report.outcome is Outcome.UNCHANGED:
         console.print(f"unchanged: the model speaks {report.speaks} already", soft_wrap=True)
-        return
-    console.print(_headline(report, "would convert", "bold yellow"), soft_wrap=True)
+    else:
+        console.print(_headline(report, "would convert", "bold yellow"), soft_wrap=True)
     for line in report.plan:
         console.print(f"  {line}", soft_wrap=True)
+    for file in report.side_files:
+        for line in file.changes:
+            console.print(f"  {file.source.name}: {line}", soft_wrap=True)
 
 
 def show_diff(console: Console, lines: Iterable[str]) -> None:

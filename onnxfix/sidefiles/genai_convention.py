@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -76,23 +75,26 @@ class _Reader:
         return value_of(self._text, self._section, side, key)
 
     def _cache(self, cache: CacheSpec) -> CacheSpec:
-        return replace(
-            cache,
-            past=self._tensors("inputs", cache.past, not cache.present),
-            present=self._tensors("outputs", cache.present, False) if cache.present else (),
-        )
+        past, present = self._tensors("inputs", cache), self._tensors("outputs", cache)
+        if present and len(past) != len(present):  # they are paired one by one
+            past, present = self._tensors("inputs", cache, apart=True), self._tensors("outputs", cache, apart=True)
+        return replace(cache, past=past, present=present)
 
-    def _tensors(self, side: str, specs: Sequence[TensorSpec], is_cross: bool) -> tuple[TensorSpec, ...]:
+    def _tensors(self, side: str, cache: CacheSpec, *, apart: bool = False) -> tuple[TensorSpec, ...]:
+        """Returns the sentences of one side; keys and values in one each if they are to be apart, or must be."""
+        specs = cache.past if side == "inputs" else cache.present
+        if not specs:
+            return ()
         spec = specs[0]
         stem = "past" if side == "inputs" else "present"
         if not spec.template.holes:
             return (_tensor(self._port(side, str(spec.template)), spec),)
         if "kv" in spec.template.axes:
-            stem = f"cross_{stem}" if is_cross else stem
+            stem = stem if cache.present else f"cross_{stem}"
             key, value = (self._pattern(side, f"{stem}_{kv}_names") for kv in ("key", "value"))
             if key == value:
                 raise self._fail(side, f"{stem}_value_names", f"keys and values have one pattern, `{key}`")
-            return tuple(_tensor(text, spec) for text in _templates(key, value))
+            return tuple(_tensor(text, spec) for text in _templates(key, value, apart=apart))
         if "kv" in spec.layout.axes:
             return (_tensor(_with_layer(self._pattern(side, f"{stem}_names")), spec),)
         suffix = str(spec.template).rpartition(".")[2]
@@ -132,8 +134,8 @@ def _with_layer(pattern: str) -> str:
     return pattern.replace("%d", "{layer}")
 
 
-def _templates(key: str, value: str) -> tuple[str, ...]:
-    """Returns one template for keys and values or, where they differ around the layer, one for each.
+def _templates(key: str, value: str, *, apart: bool = False) -> tuple[str, ...]:
+    """Returns one template for keys and values or, where they differ around the layer or shall be apart, one for each.
 
     >>> _templates("past_%d.key", "past_%d.value")
     ('past_{layer}.{kv}',)
@@ -145,7 +147,7 @@ def _templates(key: str, value: str) -> tuple[str, ...]:
     head = _alike(key, value)
     tail = _alike(key[head:][::-1], value[head:][::-1])
     ours, theirs = key[head : len(key) - tail], value[head : len(value) - tail]
-    if "%" in ours + theirs or "," in ours + theirs:
+    if apart or "%" in ours + theirs or "," in ours + theirs:
         return f"{_with_layer(key)}{{kv=key:}}", f"{_with_layer(value)}{{kv=value:}}"
     hole = "{kv}" if (ours, theirs) == ("key", "value") else f"{{kv:{ours},{theirs}}}"
     return (_with_layer(f"{key[:head]}{hole}{key[len(key) - tail :]}"),)

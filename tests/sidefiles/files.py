@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import onnxfix
-from onnxfix.convention.plan import Edits, Plan
+from onnxfix.convention.binding import bind
+from onnxfix.convention.load import library
+from onnxfix.convention.plan import Edits, Plan, make_plan
+from onnxfix.convention.sketch import signature_of
 from onnxfix.sidefiles.change import Beside
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -87,7 +90,7 @@ output [ { name: "chunk_out" data_type: TYPE_FP32 dims: [ -1, 20 ] } ]
 
 
 @cache
-def plan(model: Path, to: str | tuple[str, ...], **edits: tuple[tuple[str, str], ...]) -> Plan:
+def plan(model: Path, to: str | tuple[str, ...], **edits: tuple[tuple[str, str | int], ...]) -> Plan:
     """Returns the plan of a conversion."""
     asked = Edits(**{key: dict(pairs) for key, pairs in edits.items()}) if edits else None
     return onnxfix.plan_conversion(onnxfix.open_model(model), to=to, edits=asked)
@@ -106,3 +109,9 @@ def genai(**decoder: object) -> str:
         if value is None:
             del content["model"]["decoder"][key]
     return json.dumps(content, indent=2)
+
+
+def spoken(source: str, target: str) -> Plan:
+    """Returns the plan for a model that has the ports of a convention of the library, from one to another."""
+    known = library()
+    return make_plan(bind(known[source], signature_of(known[source])), known[target])

@@ -30,6 +30,8 @@ ROOMS = {
     "onnxruntime": {"verify/session.py"},
     "click": {"cli/"},
     "rich": {"cli/"},
+    "psutil": {"zoo/memory.py"},
+    "filelock": {"zoo/state.py"},
     "onnx": {"model/", "surgery/", "difference.py"},
 }
 """Where alone each library is imported; a folder stands for all its modules."""

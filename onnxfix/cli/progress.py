@@ -59,5 +59,9 @@ class StageProgress:
         """Shows how far the conversion is."""
         if self._bar is None or self._task is None:
             return
-        text = _STAGES.get(stage, stage) + (f", tick {done} of {total}" if total else "")
-        self._bar.update(self._task, description=text, completed=done, total=total or None)
+        self._bar.update(self._task, description=stage_text(stage, done, total), completed=done, total=total or None)
+
+
+def stage_text(stage: str, done: int, total: int) -> str:
+    """Returns a stage of a conversion for people."""
+    return _STAGES.get(stage, stage) + (f", tick {done} of {total}" if total else "")

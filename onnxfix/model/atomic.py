@@ -42,7 +42,7 @@ class NewFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self._descriptor: int | None = None
         while self._descriptor is None:
-            self.path = _hidden_name(destination)
+            self.path = hidden_name(destination)
             descriptor = os.open(self.path, flags, mode | 0o600)
             if _lock(descriptor):
                 self._descriptor = descriptor
@@ -130,6 +130,21 @@ def sweep(destination: Path) -> None:
                     _remove_if_left(path)
 
 
+REMNANT = re.compile(r"\..*\.onnxfix-[0-9a-f]{12}(\..{0,19})?", re.DOTALL)
+"""Names of files that are not finished: no other program gives such names."""
+
+
+def sweep_folder(folder: Path) -> None:
+    """Removes what runs that were killed have left behind of files for any destination in a folder; see `sweep`."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if REMNANT.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    _remove_if_left(path)
+
+
 def _remove_if_left(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
@@ -139,7 +154,8 @@ def _remove_if_left(path: Path) -> None:
         os.close(descriptor)
 
 
-def _hidden_name(destination: Path) -> Path:
+def hidden_name(destination: Path) -> Path:
+    """Returns a name beside a destination that `sweep` takes for that of an unfinished file."""
     return destination.with_name(f"{_hidden_stem(destination)}{secrets.token_hex(6)}{destination.suffix[:20]}")
 
 

@@ -1,0 +1,183 @@
+"""`onnxfix migrate ZOO OUT`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxfix.cli.options import from_option, json_option, read_dims, read_pairs, read_sizes, size_option
+from onnxfix.errors import ExitCode, OnnxfixError, UsageError
+
+if TYPE_CHECKING:
+    from onnxfix.zoo.migration import Migration, Request
+    from onnxfix.zoo.settings import Change
+    from onnxfix.zoo.survey import Survey
+
+_EPILOG = """\b
+Examples:
+  onnxfix migrate models migrated --to optimum
+  onnxfix migrate models migrated --check
+  onnxfix migrate models --in-place --to wenet-kv
+  find models -name 'encoder*.onnx' -print0 | onnxfix migrate - migrated
+  onnxfix migrate --verify-only migrated
+
+\b
+Exit codes: that of the worst outcome. 0 all converted, unchanged or skipped;
+1 --check, and something would change; 2 usage; 3 a model failed, or the
+destination cannot be written; 4 a result was refused by verification; 70 a
+bug in onnxfix; 130 interrupted. Started again, it goes on where it was.
+"""
+
+
+class InterruptedMigrationError(OnnxfixError):
+    """Somebody has ended a migration; what is done is done."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("places", nargs=-1, metavar="ZOO [OUT]")
+@click.option(
+    "--to", multiple=True, metavar="CONVENTION",
+    help="What all models shall speak, said as for `convert`; onnxfix.toml says it for some. Without it: what replaced "
+    "each model's convention upstream.",
+)  # fmt: skip
+@from_option
+@size_option
+@click.option("--set-dim", "dims", multiple=True, metavar="DIM=N|NAME", help="Freeze or rename a symbolic dim.")
+@click.option("--feed", "feeds", multiple=True, metavar="PORT=KIND[:ARGS]", help="What to feed, as for `convert`.")
+@click.option("--ticks", type=click.IntRange(min=1), help="How many streaming calls are compared.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the random inputs.  [default: 0]")
+@click.option("--no-simplify", is_flag=True, help="Leave the graphs as they are, but for the caches' boundary.")
+@click.option("--no-verify", is_flag=True, help="Do not drive source and result side by side: nothing is proven.")
+@click.option("--record", is_flag=True, help="Keep a run of each source, that --verify-only needs when it is gone.")
+@click.option("--only-models", is_flag=True, help="Leave other files behind.")
+@click.option("--in-place", is_flag=True, help="Put each result in the place of its source, which is kept aside.")
+@click.option("--no-backup", is_flag=True, help="With --in-place: do not keep the sources.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Models at a time; without it, as many as fit.")
+@click.option("--time-limit", metavar="TIME", help="What one model may take: 90s, 10m, 1.5h.  [default: 1h]")
+@click.option("--memory-limit", metavar="SIZE", help="Memory that one model may take: 500M, 8G.")
+@click.option("--fresh", is_flag=True, help="Start over: what an earlier run did counts for nothing.")
+@click.option("--check", is_flag=True, help="Plan only, and write nothing; exit 1 if something would change.")
+@click.option("--verify-only", is_flag=True, help="Prove the migration that stands at OUT again, and write nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@json_option
+def migrate(
+    places: tuple[str, ...], to: tuple[str, ...], from_: tuple[str, ...], sizes: tuple[str, ...],
+    dims: tuple[str, ...], feeds: tuple[str, ...], ticks: int | None, seed: int | None, no_simplify: bool,
+    no_verify: bool, record: bool, only_models: bool, in_place: bool, no_backup: bool, jobs: int | None,
+    time_limit: str | None, memory_limit: str | None, fresh: bool, check: bool, verify_only: bool, quiet: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Convert every model of ZOO, prove each result, and leave a tree of them at OUT.
+
+    ZOO is a folder, a file, a glob in quotes, or - for a list of files on standard input. Rules for some of the models
+    stand in ZOO/onnxfix.toml. What is done is written down in OUT/.onnxfix: the same command again does the rest.
+    """
+    from onnxfix.zoo.limits import Limits, read_bytes, read_seconds
+    from onnxfix.zoo.migration import Request
+
+    limits = Limits(
+        jobs,
+        None if time_limit is None else read_seconds(time_limit, f"--time-limit {time_limit}"),
+        None if memory_limit is None else read_bytes(memory_limit, f"--memory-limit {memory_limit}"),
+    )
+    zoo, out = _places(places, has_out=not in_place, is_optional=check or verify_only)
+    request = Request(
+        None if out is None else Path(out),
+        _change(to, from_, sizes, dims, feeds, ticks, seed, no_simplify, no_verify, record),
+        limits, in_place, not no_backup, only_models, fresh,
+    )  # fmt: skip
+    if no_backup and not in_place:
+        raise UsageError("there is nothing to back up", where="--no-backup", hint="it goes with --in-place")
+    start = time.perf_counter()
+    migration = _run(zoo, request, check=check, verify_only=verify_only, quiet=quiet)
+    return _told(migration, time.perf_counter() - start, quiet=quiet, as_json=as_json)
+
+
+def _places(places: tuple[str, ...], *, has_out: bool, is_optional: bool) -> tuple[str, str | None]:
+    """Returns the zoo and the destination, where there is one."""
+    usage = "onnxfix migrate ZOO OUT, onnxfix migrate ZOO --in-place, or onnxfix migrate --verify-only OUT"
+    if not places:
+        raise UsageError("what is to be migrated?", where="ZOO", hint=usage)
+    if len(places) > (2 if has_out else 1):
+        hint = f"{usage}; a glob stands in quotes" if has_out else "with --in-place, there is no OUT"
+        raise UsageError(f"`{places[-1]}` is one place too many", hint=hint)
+    if has_out and len(places) == 1 and not is_optional:
+        raise UsageError("where do the results go?", where="OUT", hint=usage)
+    return places[0], places[1] if len(places) == 2 else None
+
+
+def _change(
+    to: tuple[str, ...], from_: tuple[str, ...], sizes: tuple[str, ...], dims: tuple[str, ...],
+    feeds: tuple[str, ...], ticks: int | None, seed: int | None, no_simplify: bool, no_verify: bool, record: bool,
+) -> Change:  # fmt: skip
+    from onnxfix.verify.feed import Feed
+    from onnxfix.zoo.settings import Change
+
+    rules = read_pairs("--feed", feeds)
+    for port, rule in rules.items():
+        Feed.parse(port, rule)  # a slip of the pen shows before any work is done
+    return Change(
+        _located(to) or None, _located(from_) or None, read_sizes("--size", sizes), read_dims("--set-dim", dims),
+        rules, ticks, seed, False if no_simplify else None, False if no_verify else None,
+        is_recorded=True if record else None,
+    )  # fmt: skip
+
+
+def _located(speech: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns how a convention is named, files by their whole path: a later run may start from another folder."""
+    from onnxfix.request import is_sentence
+
+    is_file = [text.endswith(".toml") and not is_sentence(text) for text in speech]
+    return tuple(str(Path(text).absolute()) if own else text for text, own in zip(speech, is_file, strict=True))
+
+
+def _run(zoo: str, request: Request, *, check: bool, verify_only: bool, quiet: bool) -> Migration:
+    from onnxfix.cli.zoo_progress import ZooProgress
+    from onnxfix.zoo.migrate import migrate
+    from onnxfix.zoo.preview import check as preview
+    from onnxfix.zoo.proving import prove
+
+    try:
+        with ZooProgress(quiet) as progress:
+            if verify_only:
+                _require_nothing_else(request)
+                return prove(Path(zoo), request.limits, progress)
+            survey = _survey(zoo, request.out)
+            return preview(survey, request, progress) if check else migrate(survey, request, progress)
+    except KeyboardInterrupt:
+        hint = "" if check or verify_only else "the same command goes on where it was"
+        raise InterruptedMigrationError("interrupted", hint=hint) from None
+
+
+def _survey(zoo: str, out: Path | None) -> Survey:
+    from onnxfix.zoo.survey import read_list, survey, survey_files
+
+    if zoo == "-":
+        return survey_files(read_list(os.fsdecode(sys.stdin.buffer.read())))
+    return survey(zoo, skip=out)
+
+
+def _require_nothing_else(request: Request) -> None:
+    from onnxfix.zoo.migration import Request
+
+    if request != Request(limits=request.limits):
+        hint = "how the results were made stands in the journal"
+        raise UsageError("only limits go with this option", where="--verify-only", hint=hint)
+
+
+def _told(migration: Migration, seconds: float, *, quiet: bool, as_json: bool) -> int:
+    from onnxfix.cli.console import people, print_json
+    from onnxfix.cli.zoo_summary import migration_to_json, show_migration
+
+    if not quiet or migration.exit_code > ExitCode.WOULD_CHANGE:
+        show_migration(people(), migration, seconds, is_quiet=quiet)
+    if as_json:
+        print_json(migration_to_json(migration, seconds))
+    return migration.exit_code

@@ -1,0 +1,129 @@
+"""From the stage to the place where people see it: files are moved by one process, and written down before."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from onnxfix.errors import ModelWriteError
+from onnxfix.zoo.copies import back_up, copy_file, disk_full
+from onnxfix.zoo.failure import is_disk_full
+from onnxfix.zoo.journal import Journal, Mark
+from onnxfix.zoo.outcome import Failed, Outcome
+from onnxfix.zoo.resume import Todo
+from onnxfix.zoo.state import BACKUP, StateFolder
+from onnxfix.zoo.survey import STATE
+from onnxfix.zoo.task import Task, Work
+
+
+class Delivery:
+    """The only one that changes what people see at a destination."""
+
+    def __init__(self, state: StateFolder, journal: Journal, *, is_in_place: bool, has_backup: bool) -> None:
+        """Looks at what the destination holds.
+
+        Args:
+            state: The destination's hidden folder.
+            journal: Its journal.
+            is_in_place: Whether results take the places of their sources.
+            has_backup: Whether these are kept.
+        """
+        self.state = state
+        self.journal = journal
+        self.is_in_place = is_in_place
+        self.has_backup = is_in_place and has_backup
+        self._owners = Counter(mark.path for row in journal.rows() for mark in row.results)
+        self._identity = _identity(state.journal)
+
+    def require_destination(self) -> None:
+        """Checks that the destination is still there.
+
+        Raises:
+            ModelWriteError: Somebody has removed it: nothing is put in its place.
+        """
+        if self._identity is None or _identity(self.state.journal) != self._identity:
+            hint = "run the same command again: it starts from the beginning"
+            message = "the destination was removed while it was migrated to"
+            raise ModelWriteError(message, where=str(self.state.out), hint=hint)
+
+    def take(self, task: Task, todo: Todo, work: Work) -> Outcome:
+        """Moves what a model has become into place, and says what became of it.
+
+        Raises:
+            ModelWriteError: The disk is full, or the destination is gone; the model is not done.
+            JournalError: The journal cannot be written.
+        """
+        self.require_destination()
+        if work.is_disk_full:
+            raise disk_full(self.state.out)
+        old = {mark.path: mark for mark in (todo.row.results if todo.row else ())}
+        new = {staged.mark.path: staged.mark for staged in work.results}
+        announced = {**old, **new}
+        self._announce(task, work, work.outcome, announced.values())
+        outcome, final = work.outcome, new
+        try:
+            self._move_all(task, todo, work)
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full(self.state.out) from None
+            self.require_destination()
+            place = str(error.filename2 or error.filename or "")
+            outcome, final = Failed("ModelWriteError", f"it cannot be put in place: {error.strerror}", place), {}
+            self._announce(task, work, outcome, announced.values())
+        self._drop(old.keys(), announced.keys(), final.keys())
+        self.journal.finish(task.path, final.values())
+        self.clear(task)
+        return outcome
+
+    def clear(self, task: Task) -> None:
+        """Removes what a task has laid down and nobody wants."""
+        if not task.stage:
+            return
+        stage = Path(task.stage)
+        for path in (stage, Path(f"{stage}.trace.npz")):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        shutil.rmtree(stage, ignore_errors=True)
+
+    def _announce(self, task: Task, work: Work, outcome: Outcome, results: Iterable[Mark]) -> None:
+        self.journal.deliver(
+            task.path, outcome, source=work.source, data=work.data, results=results, seconds=work.seconds
+        )
+
+    def _move_all(self, task: Task, todo: Todo, work: Work) -> None:
+        for staged in work.results:
+            target = self.state.out / staged.mark.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if self.has_backup and staged.mark.path == task.path:
+                own = {mark.sha256 for mark in (todo.row.results if todo.row else ())}
+                back_up(Path(task.source), self.state.out / BACKUP / task.path, own=own)
+            _move(Path(staged.file), target)
+
+    def _drop(self, old: Iterable[str], announced: Iterable[str], final: Iterable[str]) -> None:
+        """Removes what belongs to the model no more, unless another model needs it; in place, no model goes."""
+        self._owners.subtract(old)
+        self._owners.update(final)
+        for path in announced:
+            if self._owners[path] <= 0 and not (self.is_in_place and not path.startswith(f"{STATE}/")):
+                with contextlib.suppress(OSError):
+                    (self.state.out / path).unlink()
+
+
+def _move(file: Path, target: Path) -> None:
+    try:
+        file.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a folder of the destination that lies on another disk
+            raise
+        copy_file(file, target)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None

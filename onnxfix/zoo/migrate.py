@@ -1,0 +1,177 @@
+"""The road of a migration: settings, what is left to do, work side by side, delivery, other files."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from onnxfix import __version__
+from onnxfix.errors import UsageError
+from onnxfix.model.atomic import hidden_name, sweep_folder
+from onnxfix.zoo.copies import copy_others
+from onnxfix.zoo.delivery import Delivery
+from onnxfix.zoo.journal import Journal, JournalError
+from onnxfix.zoo.manifest import Manifest, load_manifest
+from onnxfix.zoo.migration import Migration, Request, Watcher
+from onnxfix.zoo.pool import Ended, Runner, Started, run_in_processes
+from onnxfix.zoo.resume import Ground, Todo, outstanding
+from onnxfix.zoo.settings import Settings
+from onnxfix.zoo.state import StateFolder
+from onnxfix.zoo.survey import Gap, Kind, Survey
+from onnxfix.zoo.task import Task
+
+
+def migrate(
+    survey: Survey, request: Request, watcher: Watcher | None = None, runner: Runner = run_in_processes
+) -> Migration:
+    """Migrates a zoo; what is done already is not done again.
+
+    Sources are never modified, but in place. It may be killed at any time, and goes on where it was when it is called
+    again. Programs call it below `if __name__ == "__main__"`, since it starts processes.
+
+    Args:
+        survey: What is in the zoo.
+        request: What is asked for.
+        watcher: Is told how far the migration is.
+        runner: Who does the work.
+
+    Raises:
+        UsageError: The request or the manifest cannot be understood, or another migration is at work.
+        ModelWriteError: The destination cannot be written, is gone, or full.
+        JournalError: The journal cannot be used.
+    """
+    out = request.destination(survey.root)
+    if out is None:
+        raise UsageError("where do the results go?", where="OUT", hint="onnxfix migrate ZOO OUT, or --in-place")
+    request.change.applied(Settings()).require_conventions()
+    manifest = load_manifest(survey.root)
+    state = StateFolder(out)
+    state.make()
+    with state.locked():
+        if request.is_fresh:
+            _start_over(state, is_in_place=request.is_in_place)
+        try:
+            state.make_stage()
+            with Journal(state.journal) as journal:
+                return _Run(survey, request, manifest, state, journal, watcher or Watcher(), runner).run()
+        finally:
+            state.sweep()
+
+
+def _start_over(state: StateFolder, *, is_in_place: bool) -> None:
+    """Removes the journal and, as far as it can be read, the results of the runs before."""
+    if not is_in_place and state.journal.exists():
+        with contextlib.suppress(JournalError), Journal(state.journal) as journal:
+            for mark in [mark for row in journal.rows() for mark in row.results]:
+                with contextlib.suppress(OSError):
+                    (state.out / mark.path).unlink()
+    state.discard_journal()
+
+
+class _Run:
+    """One run of a migration, under its lock."""
+
+    def __init__(
+        self, survey: Survey, request: Request, manifest: Manifest, state: StateFolder, journal: Journal,
+        watcher: Watcher, runner: Runner,
+    ) -> None:  # fmt: skip
+        self.survey = survey
+        self.request = request
+        self.manifest = manifest
+        self.state = state
+        self.journal = journal
+        self.watcher = watcher
+        self.runner = runner
+        self.limits = request.limits.over(manifest.limits)
+        self.notes = manifest.unmatched([member.path for member in survey.models])
+
+    def run(self) -> Migration:
+        self.require_own_journal()
+        todo = self.outstanding()
+        self.watcher.planned(len(self.survey.models), len(self.survey.models) - len(todo))
+        self.work(todo)
+        copied, failed = self.copy()
+        paths = {member.path for member in self.survey.models}
+        outcomes = tuple((path, one) for path, one in self.journal.outcomes(is_brief=True) if path in paths)
+        return Migration(
+            self.survey.root, self.state.out, outcomes, len(paths) - len(todo), copied,
+            (*self.survey.gaps, *failed), tuple(self.notes),
+        )  # fmt: skip
+
+    def require_own_journal(self) -> None:
+        """Checks that the destination holds nothing, or what was made of this zoo.
+
+        Raises:
+            UsageError: It holds the migration of another zoo, whose results would be mixed with these.
+        """
+        own = {"zoo": str(self.survey.root.resolve()), "mode": "in-place" if self.request.is_in_place else "tree"}
+        about = self.journal.about()
+        if about and about != own:
+            hint = "choose another destination, or start over with --fresh"
+            message = f"it holds the migration of another zoo, `{about.get('zoo')}`"
+            raise UsageError(message, where=str(self.state.out), hint=hint)
+        if not about:
+            self.journal.set_about(own)
+
+    def outstanding(self) -> list[Todo]:
+        """Returns what is left to do, and removes what is left of runs that were killed there."""
+        models = self.survey.models
+        self.journal.await_(member.path for member in models)
+        rows = {row.path: row for row in self.journal.rows()}
+        if gone := len(rows.keys() - {member.path for member in models}):
+            self.notes.append(f"{gone} models of earlier runs are not in the zoo any more; their results stay")
+        wanted = [(member, self.manifest.settings(member.path, self.request.change)) for member in models]
+        ground = Ground(self.survey.root, self.state.out, __version__)
+        todo = outstanding(ground, wanted, rows, self.journal)
+        for folder in sorted({(self.state.out / one.member.path).parent for one in todo}):
+            sweep_folder(folder)
+        self.notes += [f"{one.member.path}: {note}: done again" for one in todo for note in one.notes]
+        return todo
+
+    def work(self, todo: Iterable[Todo]) -> None:
+        """Works on what is left, and delivers what comes of it."""
+        by_path = {one.member.path: one for one in todo}
+        delivery = Delivery(
+            self.state, self.journal, is_in_place=self.request.is_in_place, has_backup=self.request.has_backup
+        )
+        token = secrets.token_hex(4)
+        tasks = (self.task(one, f"{token}-{index}") for index, one in enumerate(by_path.values()))
+        with contextlib.closing(self.runner(tasks, self.limits, len(by_path))) as events:
+            for event in events:
+                delivery.require_destination()
+                self.watcher.happened(event)
+                if isinstance(event, Started):
+                    self.begin(by_path[event.task.path])
+                elif isinstance(event, Ended):
+                    outcome = delivery.take(event.task, by_path[event.task.path], event.work)
+                    self.watcher.ended(event.task.path, outcome)
+
+    def begin(self, todo: Todo) -> None:
+        self.journal.begin(
+            todo.member.path,
+            settings=todo.settings.key(),
+            version=__version__,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            notes=todo.notes,
+        )
+
+    def task(self, todo: Todo, name: str) -> Task:
+        """Returns what a process is asked to do."""
+        source = self.survey.root / todo.member.path
+        stage = hidden_name(source) if self.request.is_in_place else self.state.stage / name
+        return Task(
+            todo.member.path, str(source), str(stage), todo.settings, is_in_place=self.request.is_in_place,
+            size=todo.member.size,
+        )  # fmt: skip
+
+    def copy(self) -> tuple[int, list[Gap]]:
+        """Copies what is neither a model nor the data of one."""
+        if self.request.is_in_place or self.request.only_models or self.manifest.only_models:
+            return 0, []
+        data = {mark.path for row in self.journal.rows() for mark in row.data}
+        others = [
+            member for member in self.survey.members if member.kind is Kind.OTHER and member.path not in data
+        ]  # fmt: skip
+        return copy_others(others, self.survey.root, self.state.out)

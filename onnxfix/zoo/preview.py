@@ -1,0 +1,59 @@
+"""What a migration would do: plans alone, and nothing is written."""
+
+from __future__ import annotations
+
+import contextlib
+
+from onnxfix import __version__
+from onnxfix.zoo.journal import Journal
+from onnxfix.zoo.manifest import load_manifest
+from onnxfix.zoo.migration import Migration, Request, Watcher
+from onnxfix.zoo.outcome import Outcome, brief
+from onnxfix.zoo.pool import Ended, Runner, run_in_processes
+from onnxfix.zoo.resume import Ground, Todo, outstanding
+from onnxfix.zoo.settings import Settings
+from onnxfix.zoo.state import StateFolder
+from onnxfix.zoo.survey import Survey
+from onnxfix.zoo.task import Aim, Task
+
+
+def check(
+    survey: Survey, request: Request, watcher: Watcher | None = None, runner: Runner = run_in_processes
+) -> Migration:
+    """Says what a migration would do.
+
+    Args:
+        survey: What is in the zoo.
+        request: What is asked for; what is done at its destination already would not be done again.
+        watcher: Is told how far it is.
+        runner: Who does the work.
+
+    Raises:
+        UsageError: The request or the manifest cannot be understood.
+        JournalError: The journal at the destination cannot be read.
+    """
+    watcher = watcher or Watcher()
+    out = request.destination(survey.root)
+    request.change.applied(Settings()).require_conventions()
+    manifest = load_manifest(survey.root)
+    wanted = [(member, manifest.settings(member.path, request.change)) for member in survey.models]
+    todo = [Todo(member, settings) for member, settings in wanted]
+    if out is not None and not request.is_fresh and StateFolder(out).journal.exists():
+        with Journal(StateFolder(out).journal, is_read_only=True) as journal:
+            rows = {row.path: row for row in journal.rows()}
+        todo = outstanding(Ground(survey.root, out, __version__), wanted, rows, None)
+    kept = len(wanted) - len(todo)
+    watcher.planned(len(wanted), kept)
+    tasks = [
+        Task(one.member.path, str(survey.root / one.member.path), "", one.settings, Aim.CHECK, size=one.member.size)
+        for one in todo
+    ]
+    outcomes: list[tuple[str, Outcome]] = []
+    with contextlib.closing(runner(tasks, request.limits.over(manifest.limits), len(tasks))) as events:
+        for event in events:
+            watcher.happened(event)
+            if isinstance(event, Ended):
+                outcomes.append((event.task.path, brief(event.work.outcome)))
+                watcher.ended(*outcomes[-1])
+    notes = manifest.unmatched([member.path for member in survey.models])
+    return Migration(survey.root, None, tuple(sorted(outcomes)), kept, gaps=survey.gaps, notes=tuple(notes))

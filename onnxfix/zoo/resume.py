@@ -1,0 +1,148 @@
+"""What is left to do: what the journal says, held against the zoo and the destination as they are now."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxfix.zoo.journal import Journal, Mark, Row, State
+from onnxfix.zoo.marks import digest_of
+from onnxfix.zoo.outcome import Failed
+from onnxfix.zoo.settings import Settings
+from onnxfix.zoo.survey import Member
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A model that has to be worked on.
+
+    Attributes:
+        member: The model.
+        settings: What is asked for.
+        row: What the journal says of it; None where it is new.
+        notes: Why it is done again, where it was done before.
+    """
+
+    member: Member
+    settings: Settings
+    row: Row | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where a migration takes place.
+
+    Attributes:
+        root: The zoo.
+        out: The destination; the zoo itself in place.
+        version: The onnxfix that migrates.
+    """
+
+    root: Path
+    out: Path
+    version: str
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether results take the places of their sources."""
+        return self.root == self.out
+
+
+def outstanding(
+    ground: Ground, wanted: Iterable[tuple[Member, Settings]], rows: Mapping[str, Row], journal: Journal | None
+) -> list[Todo]:
+    """Returns what is not done, or not so any more.
+
+    Args:
+        ground: Where the migration takes place.
+        wanted: All models with what is asked for.
+        rows: What the journal says, by path.
+        journal: Learns of what turns out to be done, and of new times; None to write nothing.
+    """
+    left = []
+    for member, settings in wanted:
+        row = rows.get(member.path)
+        if row is None:
+            left.append(Todo(member, settings))
+            continue
+        row = _taken_up(ground, row, journal)
+        reason = _why_again(ground, member, settings, row)
+        if reason is not None:
+            left.append(Todo(member, settings, row, (reason,) if reason else ()))
+        elif journal is not None:
+            _remark(ground, row, journal)
+    return left
+
+
+def _taken_up(ground: Ground, row: Row, journal: Journal | None) -> Row:
+    """Returns a row as done if it was killed just before it said so: all that it announced is in place."""
+    if row.state is not State.DELIVERING or not row.results:
+        return row
+    if any(state_of(ground.out, mark) for mark in row.results):
+        return row
+    if journal is not None:
+        journal.finish(row.path)
+    return replace(row, state=State.DONE)
+
+
+def _why_again(ground: Ground, member: Member, settings: Settings, row: Row) -> str | None:
+    """Returns why a model is done again; None if it is not, empty where there is nothing to tell people."""
+    if row.state is not State.DONE or row.outcome == Failed.word or row.source is None:
+        return ""
+    if row.settings != settings.key() or row.version != ground.version:
+        return "it was migrated with other settings" if row.settings != settings.key() else "onnxfix was updated"
+    for mark in row.results:
+        if state := state_of(ground.out, mark):
+            return f"its result `{mark.path}` was {state}"
+    if ground.is_in_place and row.path in {mark.path for mark in row.results}:
+        return None
+    if _differs(ground.root / row.path, row.source):
+        return "its source was changed"
+    if any(_is_other_data(ground.root / mark.path, mark) for mark in row.data):
+        return "its data was changed"
+    return None
+
+
+def state_of(folder: Path, mark: Mark) -> str:
+    """Returns what has become of a file, `deleted` or `edited`; empty where it is as it was."""
+    path = folder / mark.path
+    if not path.is_file():
+        return "deleted"
+    return "edited" if _differs(path, mark) else ""
+
+
+def _differs(path: Path, mark: Mark) -> bool:
+    """Whether a file is not what it was; where size and time are as they were, its bytes are not read."""
+    try:
+        status = path.stat()
+        if status.st_size == mark.size and status.st_mtime_ns == mark.mtime_ns:
+            return False
+        return status.st_size != mark.size or digest_of(path) != mark.sha256
+    except OSError:
+        return True
+
+
+def _is_other_data(path: Path, mark: Mark) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return True
+    return (status.st_size, status.st_mtime_ns) != (mark.size, mark.mtime_ns)
+
+
+def _remark(ground: Ground, row: Row, journal: Journal) -> None:
+    """Notes the times of files that were touched, so that their bytes are not read every time."""
+    results = tuple(_renewed(ground.out, mark) for mark in row.results)
+    is_replaced = ground.is_in_place and row.path in {mark.path for mark in row.results}
+    source = row.source if row.source is None or is_replaced else _renewed(ground.root, row.source)
+    if (results, source) != (row.results, row.source):
+        journal.remark(row.path, source=source, results=results)
+
+
+def _renewed(folder: Path, mark: Mark) -> Mark:
+    with contextlib.suppress(OSError):
+        return replace(mark, mtime_ns=(folder / mark.path).stat().st_mtime_ns)
+    return mark

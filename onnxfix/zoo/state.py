@@ -1,0 +1,121 @@
+"""The hidden folder of a destination, `OUT/.onnxfix`: the journal, a lock, and what is not finished.
+
+```
+journal.sqlite   what became of each model
+lock, owner      one migration at a time: held by a process that lives, and by whom
+stage/           results before they are shown; nothing else, and swept when a migration begins
+backup/          in place: the models as they were
+traces/          recorded runs of the sources
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from onnxfix.errors import ModelWriteError, UsageError
+from onnxfix.zoo.survey import STATE
+
+BACKUP, TRACES = f"{STATE}/backup", f"{STATE}/traces"
+"""Folders in a destination, with `/`."""
+
+
+class StateFolder:
+    """The hidden folder of one destination.
+
+    Attributes:
+        out: The destination.
+        path: The folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = out / STATE
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.path / "journal.sqlite"
+
+    @property
+    def stage(self) -> Path:
+        """The folder of results that nobody sees yet."""
+        return self.path / "stage"
+
+    def make(self) -> None:
+        """Makes destination and folder, where they are missing.
+
+        Raises:
+            ModelWriteError: That cannot be done.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ModelWriteError(f"the destination cannot be made: {reason}", where=str(self.out)) from None
+
+    def make_stage(self) -> None:
+        """Makes the stage, empty: for whoever holds the lock.
+
+        Raises:
+            ModelWriteError: That cannot be done.
+        """
+        self.sweep()
+        try:
+            self.stage.mkdir(exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ModelWriteError(f"the destination cannot be written: {reason}", where=str(self.out)) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other migrations away from the destination; the lock goes with its process, however that ends.
+
+        Raises:
+            UsageError: Another migration is at work there.
+            ModelWriteError: The folder cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        owner = self.path / "owner"
+        try:
+            lock = FileLock(self.path / "lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            hint = "wait until it ends, or end it; its work is not lost"
+            message = f"another migration is at work here: {_owner_text(owner)}"
+            raise UsageError(message, where=str(self.out), hint=hint) from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ModelWriteError(f"the destination cannot be locked: {reason}", where=str(self.out)) from None
+        try:
+            with contextlib.suppress(OSError):  # a full disk: the owner is told for people alone
+                owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                owner.unlink()
+            lock.release()
+
+    def sweep(self) -> None:
+        """Removes what a migration that was killed has left unfinished; for whoever holds the lock."""
+        shutil.rmtree(self.stage, ignore_errors=True)
+
+    def discard_journal(self) -> None:
+        """Removes the journal."""
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self.journal.with_name(self.journal.name + suffix).unlink()
+
+
+def _owner_text(owner: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(owner.read_text(encoding="utf-8"))
+        return f"process {found['pid']} on {found['host']}"
+    return "an unknown process"

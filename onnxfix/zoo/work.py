@@ -1,0 +1,281 @@
+"""One model of a zoo: converted, proven, and laid down where nobody sees it yet. Whatever happens is an outcome.
+
+Results lie in a folder of the task's own, under their final names; in place, the result lies beside its model under a
+hidden name and shares its data files. Nothing that people see is touched here: `onnxfix.zoo.delivery` moves results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeAlias
+
+from onnxfix.errors import DetectError
+from onnxfix.zoo import fault
+from onnxfix.zoo.failure import failure_of, is_disk_full
+from onnxfix.zoo.journal import Mark
+from onnxfix.zoo.marks import keep_time, mark_if_readable, mark_of
+from onnxfix.zoo.outcome import (
+    Converted,
+    Failed,
+    Mishap,
+    Outcome,
+    Refused,
+    Skipped,
+    Unchanged,
+    Verified,
+    WouldChange,
+    facts_of,
+    proof_facts,
+)  # fmt: skip
+from onnxfix.zoo.state import TRACES
+from onnxfix.zoo.task import Aim, Staged, Task, Work
+
+if TYPE_CHECKING:
+    from onnxfix.convention.plan import Edits
+    from onnxfix.verify.report import VerifyOptions
+
+Tell: TypeAlias = Callable[[str, int, int], None]
+"""Is told the stage of a conversion, how many of its steps are done and how many there are."""
+
+
+def work_on(task: Task, tell: Tell | None = None) -> Work:
+    """Does what is asked for with one model, and never raises.
+
+    Args:
+        task: What to do.
+        tell: Is told how far it is.
+    """
+    start = time.perf_counter()
+    bench = _Bench(task, tell)
+    is_full = False
+    try:
+        bench.work()
+        outcome: Outcome = bench.outcome
+    except MemoryError:
+        outcome = Failed(Mishap.OUT_OF_MEMORY, "there was not enough memory")
+    except Exception as error:
+        is_full = is_disk_full(error)
+        outcome = bench.cleaned(failure_of(error))
+    if isinstance(outcome, Failed | Refused):
+        bench.results = ()
+    seconds = {**bench.seconds, "all": time.perf_counter() - start}
+    return Work(outcome, bench.source, bench.data, bench.results, seconds, is_full)
+
+
+class _Bench:
+    """The place where one model is worked on."""
+
+    def __init__(self, task: Task, tell: Tell | None) -> None:
+        self.task = task
+        self.tell = tell
+        self.path = Path(task.source)
+        self.source: Mark | None = None
+        self.data: tuple[Mark, ...] = ()
+        self.results: tuple[Staged, ...] = ()
+        self.seconds: Mapping[str, float] = {}
+        self.outcome: Outcome = Skipped("excluded")
+
+    def work(self) -> None:
+        self.source = mark_if_readable(self.path, self.task.path)
+        fault.provoke(self.task.path)
+        if self.task.aim is Aim.VERIFY:
+            self.outcome = self.verify()
+        elif self.task.settings.is_excluded:
+            self.copy([], [])
+        elif self.task.aim is Aim.CHECK:
+            self.outcome = self.check()
+        else:
+            self.outcome = self.migrate()
+        self.require_steady()
+
+    # What is asked for.
+
+    def migrate(self) -> Outcome:
+        from onnxfix.convert import convert
+        from onnxfix.report import Outcome as Word
+
+        settings, result, locations = self.task.settings, self.result(), self.locations()
+        self.data = tuple(mark for mark in map(self.data_mark, locations) if mark is not None)
+        try:
+            report = convert(
+                self.path, result, to=settings.to or None, from_=settings.from_ or None, sizes=dict(settings.sizes),
+                edits=self.edits(), simplify=settings.is_simplified,
+                verify=self.options() if settings.is_verified else False, progress=self.tell,
+            )  # fmt: skip
+        except DetectError:
+            if not self.is_without_caches():
+                raise
+            self.copy(locations, locations)
+            return Skipped("no cache: no output looks like an input of the next call")
+        self.seconds = report.seconds
+        facts = facts_of(report)
+        if report.outcome is Word.UNCHANGED:
+            self.copy([], locations)  # the data is there: `convert` copies it
+            return Unchanged(report.speaks, facts)
+        if settings.is_recorded:
+            self.record()
+        self.results = self.staged(locations)
+        return Converted(report.speaks, report.target, facts)
+
+    def check(self) -> Outcome:
+        from onnxfix.report import Outcome as Word
+        from onnxfix.report import report_of
+        from onnxfix.request import open_model, plan_conversion
+        from onnxfix.verify.finding import read_wishes
+
+        settings = self.task.settings
+        try:
+            plan = plan_conversion(
+                open_model(self.path), to=settings.to or None, from_=settings.from_ or None,
+                sizes=dict(settings.sizes), edits=self.edits(),
+            )  # fmt: skip
+        except DetectError:
+            if not self.is_without_caches():
+                raise
+            return Skipped("no cache: no output looks like an input of the next call")
+        read_wishes(plan, self.options())
+        report = report_of(plan, "", "")
+        if report.outcome is Word.UNCHANGED:
+            return Unchanged(report.speaks, facts_of(report))
+        return WouldChange(report.speaks, report.target, facts_of(report))
+
+    def verify(self) -> Outcome:
+        from onnxfix.proof import verify
+
+        settings = self.task.settings
+        to, from_, sizes = settings.to or None, settings.from_ or None, dict(settings.sizes)
+        options, edits = self.options(), self.edits()
+        if self.task.against.endswith(".npz"):
+            proof = verify(self.path, against=self.task.against, to=to, edits=edits, options=options)
+            return Verified("trace", proof_facts(proof))
+        proof = verify(
+            self.task.against, self.path, to=to, from_=from_, sizes=sizes, edits=edits, options=options
+        )  # fmt: skip
+        return Verified("original", proof_facts(proof))
+
+    def edits(self) -> Edits:
+        from onnxfix.convention.plan import Edits
+
+        return Edits(dims=dict(self.task.settings.dims))
+
+    def options(self) -> VerifyOptions:
+        from onnxfix.verify.report import VerifyOptions
+
+        settings = self.task.settings
+        return VerifyOptions(settings.ticks, settings.seed, None, dict(settings.feeds))
+
+    def is_without_caches(self) -> bool:
+        """Whether nothing is known, and nothing looks like a state: a model that has none is no failure."""
+        from onnxfix.convention.detect import detect
+        from onnxfix.pairing import state_pairs
+        from onnxfix.request import open_model
+
+        if self.task.settings.from_:
+            return False
+        model = open_model(self.path)
+        found = detect(model.signature(), dict(self.task.settings.sizes))
+        return not found.candidates and found.refused is None and not state_pairs(model)
+
+    # Files.
+
+    def result(self) -> Path:
+        """Returns where the result is laid down."""
+        stage = Path(self.task.stage)
+        if self.task.is_in_place:
+            return stage
+        stage.mkdir(exist_ok=True)  # not its parents: where the destination is gone, it does not come back
+        return stage / self.path.name
+
+    def locations(self) -> list[str]:
+        """Returns the data files of the source, relative to its folder."""
+        from onnxfix.request import open_model
+
+        return [location for location, _ in open_model(self.path).external_files()]
+
+    def copy(self, missing: list[str], locations: list[str]) -> None:
+        """Lays down the model as it is, byte for byte.
+
+        Args:
+            missing: Data files that are to be laid down too.
+            locations: All data files.
+        """
+        from onnxfix.model.atomic import NewFile
+
+        if self.task.aim is not Aim.MIGRATE:
+            return
+        result = self.result()
+        if self.task.is_in_place:
+            result.unlink(missing_ok=True)
+            return
+        for name in (self.path.name, *missing):
+            target = result.parent / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with NewFile(target, self.path.parent / name) as new:
+                new.copy(self.path.parent / name)
+                new.move(target)
+        keep_time(self.path, result)
+        self.results = self.staged(locations)
+
+    def staged(self, locations: list[str]) -> tuple[Staged, ...]:
+        """Returns what lies on the stage, data files first; these keep the times of their sources."""
+        model = Staged(mark_of(self.result(), self.task.path), str(self.result()))
+        traces = [self.trace()] if self.trace().exists() else []
+        recorded = [Staged(mark_of(trace, f"{TRACES}/{self.task.path}.npz"), str(trace)) for trace in traces]
+        if self.task.is_in_place:
+            return (*recorded, model)
+        folder, found = self.result().parent, []
+        for location in sorted(set(locations)):
+            keep_time(self.path.parent / location, folder / location)
+            mark = mark_of(folder / location, self.beside(location))
+            found.append(Staged(mark, str(folder / location)))
+        return (*found, *recorded, model)
+
+    def trace(self) -> Path:
+        return Path(f"{self.task.stage}.trace.npz")
+
+    def record(self) -> None:
+        """Keeps a run of the source."""
+        from onnxfix.proof import record
+
+        settings = self.task.settings
+        record(
+            self.path, self.trace(), from_=settings.from_ or None, sizes=dict(settings.sizes), options=self.options()
+        )
+
+    def beside(self, location: str) -> str:
+        """Returns the path of a file that is named relative to the model's folder."""
+        return (PurePosixPath(self.task.path).parent / location).as_posix()
+
+    def data_mark(self, location: str) -> Mark | None:
+        """Returns what a data file is; its bytes are those of its copy, and not read here."""
+        with contextlib.suppress(OSError):
+            status = (self.path.parent / location).stat()
+            return Mark(self.beside(location), "", status.st_size, status.st_mtime_ns)
+        return None
+
+    def require_steady(self) -> None:
+        """Checks that the source is still what it was when the work began."""
+        if self.source is None:
+            return
+        status = self.path.stat()
+        if (status.st_size, status.st_mtime_ns) != (self.source.size, self.source.mtime_ns):
+            hint = "run the same command again when nobody writes it any more"
+            self.outcome = Failed(Mishap.CHANGED, "the source was changed while it was migrated", hint=hint)
+
+    def cleaned(self, outcome: Failed | Refused) -> Failed | Refused:
+        """Returns an error without the names of hidden files, which differ from run to run."""
+        stage, path = self.task.stage, self.task.path
+
+        def clean(text: str) -> str:
+            for hidden in (f"{stage}/{self.path.name}", stage) if stage else ():
+                text = text.replace(hidden, path)
+            return text.replace(self.task.source, path)
+
+        kind, texts = outcome.kind, (clean(outcome.message), clean(outcome.where), clean(outcome.hint))
+        where = "" if texts[1] == path else texts[1]
+        if isinstance(outcome, Refused):
+            return Refused(kind, texts[0], where, texts[2], outcome.facts)
+        return Failed(kind, texts[0], where, texts[2])

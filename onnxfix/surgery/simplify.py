@@ -9,6 +9,7 @@ made on the model itself. So all that onnxsim loses on its way (docs, metadata, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -166,12 +167,11 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     onnxsim = _import_onnxsim()
-    known = onnxsim.onnx_simplifier.C._list_optimizers()
     with _silenced():
         try:
             simplified, is_valid = onnxsim.simplify(
                 model,
-                skipped_optimizers=[name for name in known if name not in _PASSES],
+                skipped_optimizers=_other_passes(),
                 tensor_size_threshold=f"{SMALL}B",
             )
         # onnxsim is another program: whatever it raises means that the model stays as it is.
@@ -180,6 +180,16 @@ def _run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     if not is_valid:
         raise SimplifyError("onnxsim's result is not valid")
     return simplified  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _other_passes() -> list[str]:
+    """Returns the passes that are not to run."""
+    onnxsim = _import_onnxsim()
+    # onnxsim registers most of its passes when it first runs; until then it does not name them.
+    port = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    onnxsim.simplify(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [port], [port])))
+    return sorted(set(onnxsim.onnx_simplifier.C._list_optimizers()) - _PASSES)
 
 
 def _first_line(error: Exception) -> str:

@@ -404,3 +404,26 @@ def test_a_renamed_node_with_weights_in_a_nested_graph_stops_it() -> None:
     assert not report.is_taken
     assert "nested graphs" in report.reason
     assert model.proto.SerializeToString() == before
+
+
+TWICE = """
+import sys, onnx
+from onnxfix.model.model import Model
+from onnxfix.surgery.simplify import simplify
+for _ in range(2):
+    model = Model.load(sys.argv[1])
+    assert not simplify(model).is_taken, onnx.printer.to_text(model.proto.graph)
+"""
+
+
+def test_the_first_model_of_a_process_is_simplified_as_all_others(tmp_path: Path) -> None:
+    """onnxsim names most of its passes only after it has run once; those that fuse would put sums in another order."""
+    proto = parsed(
+        """
+        g (float[t, 3] x) => (float[t, 3] y)
+        <float[3] a = {1.1, 1.2, 1.3}, float[3] b = {1.7, 1.9, 2.3}> { x1 = Mul (x, a) y = Mul (x1, b) }
+        """
+    )
+    source = written(tmp_path / "model.onnx", proto)
+    done = subprocess.run([sys.executable, "-c", TWICE, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -126,6 +126,7 @@ def _metadata_text(one: Convention) -> str:
     texts = [f"{key} = {value}" for key, value in metadata.set.items()]
     texts += [f"{key} from {value}" for key, value in metadata.copy.items()]
     texts += [f"{key} = {value}, if it is missing" for key, value in metadata.derive.items()]
+    texts += [f"needed are {', '.join(metadata.needed)}"] if metadata.needed else []
     return "; ".join(texts)
 
 

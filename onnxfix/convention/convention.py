@@ -116,11 +116,13 @@ class MetadataSpec:
         copy: Keys whose values, where the source lacks them, are taken from other keys.
         derive: Keys whose values, where the source lacks them, are expressions over sizes of the target's caches
             (`attention.head`) and metadata.
+        needed: Keys without which the programs that run such models stop.
     """
 
     set: Mapping[str, str] = field(default_factory=dict)
     copy: Mapping[str, str] = field(default_factory=dict)
     derive: Mapping[str, Expression] = field(default_factory=dict)
+    needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -289,11 +289,12 @@ class _Reader(TableReader):
         return axes
 
     def metadata(self, table: Table) -> MetadataSpec:
-        self.allow(table, ("set", "copy", "derive"), "metadata")
+        self.allow(table, ("set", "copy", "derive", "needed"), "metadata")
         return MetadataSpec(
             self.texts(table, "set", "metadata"),
             self.texts(table, "copy", "metadata"),
             self.expressions(self.table(table, "derive", "metadata"), "metadata.derive"),
+            self.strings(table, "needed", "metadata"),
         )
 
     # Contradictions.

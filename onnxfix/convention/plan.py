@@ -232,6 +232,7 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
     fixed = {value for value in asked.values() if isinstance(value, str)}
     wanted = cast_ports(inputs, edits.cast), cast_ports(outputs, edits.cast)
     named = symbol_renames(matches, target, (*wanted[0], *wanted[1]), fixed)
+    metadata = _metadata(frozen, matches, target)
     plan = Plan(
         binding=binding,
         target=target,
@@ -241,8 +242,8 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
         renames=meeting.renames,
         symbols={**named, **asked},
         casts={},
-        metadata=_metadata(frozen, matches, target),
-        notes=(*_notes(binding, matches, target, *wanted), *meeting.notes),
+        metadata=metadata,
+        notes=(*_notes(binding, matches, target, *wanted), *meeting.notes, *_needed(frozen, metadata, target)),
         unit_axes=meeting.axes,
     )
     plan = _edited(plan, edits)
@@ -298,6 +299,16 @@ def _metadata(binding: Binding, matches: Sequence[Match], target: Convention | N
         **{key: source[old] for key, old in target.metadata.copy.items() if old in source},
     }
     return {**{key: text for key, text in entries.items() if key not in source}, **target.metadata.set}
+
+
+def _needed(binding: Binding, metadata: Mapping[str, str], target: Convention | None) -> tuple[str, ...]:
+    """Says which entries the programs that run the result miss."""
+    known = {*binding.signature.metadata, *metadata}
+    missing = [key for key in (target.metadata.needed if target else ()) if key not in known]
+    if target is None or not missing:
+        return ()
+    who = target.consumer or f"whoever runs `{target}`"
+    return (f"{who} stops without the metadata {', '.join(missing)}, which nothing here tells: add them to the file",)
 
 
 def _notes(

@@ -37,6 +37,7 @@ def to_toml(convention: Convention) -> str:
     metadata = convention.metadata
     lines += _table_lines("sizes", {key: _quote(str(value)) for key, value in convention.sizes.items()})
     lines += _table_lines("order", {key: _quotes(order) for key, order in orders.items() if order})
+    lines += _table_lines("metadata", {"needed": _quotes(metadata.needed)} if metadata.needed else {})
     lines += _table_lines("metadata.set", {key: _quote(text) for key, text in metadata.set.items()})
     lines += _table_lines("metadata.copy", {key: _quote(text) for key, text in metadata.copy.items()})
     lines += _table_lines("metadata.derive", {key: _quote(str(value)) for key, value in metadata.derive.items()})

@@ -146,7 +146,12 @@ def conventions(draw: st.DrawFn) -> Convention:
         input_order=tuple(draw(st.permutations([spec.name for spec in (*made, *inputs)]))),
         output_order=tuple(draw(st.permutations([spec.name for spec in (*made, *outputs)]))),
         cache_order=tuple(draw(st.permutations(spread))),
-        metadata=MetadataSpec(draw(texts), draw(texts), draw(st.dictionaries(TEXT, EXPRESSIONS, max_size=2))),
+        metadata=MetadataSpec(
+            draw(texts),
+            draw(texts),
+            draw(st.dictionaries(TEXT, EXPRESSIONS, max_size=2)),
+            tuple(draw(st.lists(TEXT, max_size=2))),
+        ),
         successor=draw(st.none() | WORD),
         family=draw(st.sampled_from(["", "decoder", "speech/wenet"])),
         consumer=draw(TEXT),

@@ -113,6 +113,7 @@ class Journal:
             JournalError: It cannot be opened, or is none.
         """
         self.path = path
+        self._is_read_only = is_read_only
         with self._guarded():
             if is_read_only:
                 address = f"{path.absolute().as_uri()}?mode=ro"
@@ -121,17 +122,17 @@ class Journal:
                 self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
         try:
             with self._guarded():
-                self._prepare(is_read_only)
+                self._prepare()
         except BaseException:
             self._connection.close()
             raise
 
-    def _prepare(self, is_read_only: bool) -> None:
+    def _prepare(self) -> None:
         version = self._value("PRAGMA user_version")
         if version not in (0, SCHEMA):
             hint = "use the onnxfix that wrote it, or start over with --fresh"
             raise JournalError(f"the journal is of version {version}, not {SCHEMA}", where=str(self.path), hint=hint)
-        if is_read_only:
+        if self._is_read_only:
             return
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -147,7 +148,10 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Closes the journal; what was committed stays."""
+        """Closes the journal; what was committed stays, in one file that can be read without writing beside it."""
+        with contextlib.suppress(sqlite3.Error):
+            if not self._is_read_only:
+                self._connection.execute("PRAGMA journal_mode = DELETE")
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxfix.convention.binding import bind
 from onnxfix.convention.convention import Convention
@@ -22,16 +22,23 @@ class Reach:
     Attributes:
         target: The name of the other one.
         units: The axes that only one of the two has; a model converts where these are of size 1.
+        read: The caches that a model must not hand out to convert, but only take.
         obstacle: Why no model converts; empty where one does.
     """
 
     target: str
     units: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
     obstacle: str = ""
 
     def __str__(self) -> str:
-        verb = "is" if len(self.units) == 1 else "are"
-        return f"{self.target} (where {' and '.join(self.units)} {verb} 1)" if self.units else self.target
+        conditions = [f"{_listed(self.units)} 1"] if self.units else []
+        conditions += [f"{_listed(self.read)} only read"] if self.read else []
+        return f"{self.target} (where {' and '.join(conditions)})" if conditions else self.target
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def reaches(source: Convention) -> tuple[Reach, ...]:
@@ -48,8 +55,19 @@ def reaches(source: Convention) -> tuple[Reach, ...]:
 def reach(source: Convention, target: Convention) -> Reach:
     """Returns whether a model that speaks `source` and nothing but that becomes one that speaks `target`.
 
-    The model has batch 1, and size 1 in every axis that only one side has; its own sizes may still refuse.
+    The model has batch 1, and size 1 in every axis that only one side has; its own sizes may still refuse. Caches that
+    it need not hand out it hands out, if that leads to the target.
     """
+    whole = _reach(source, target)
+    read = tuple(cache.name for cache in source.caches if cache.present_optional)
+    if not (whole.obstacle and read):
+        return whole
+    caches = tuple(replace(cache, present=() if cache.name in read else cache.present) for cache in source.caches)
+    less = _reach(replace(source, caches=caches), target)
+    return whole if less.obstacle else replace(less, read=read)
+
+
+def _reach(source: Convention, target: Convention) -> Reach:
     sizes, units = _common_sizes(source, target)
     without = [cache.name for cache in source.caches if cache.optional and target.cache(cache.name) is None]
     told = {

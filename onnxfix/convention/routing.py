@@ -51,6 +51,8 @@ def make_routes(match: Match, binding: Binding) -> tuple[Route, Route | None]:
     if bool(cache.present) != bool(spec.present) and (cache.present or not spec.present_optional):
         side = "source" if cache.present else "target"
         hint = "write PAST -> PRESENT: LAYOUT on both sides"
+        if cache.present and cache.spec.present_optional:
+            hint = "take the file that only reads it: a decoder with past, not merged with one without"
         raise PlanError(f"the cache `{cache.spec.name}` has outputs in the {side} only", hint=hint)
     router = _Router(cache, cache.past, spec.past, binding.sizes)
     past = router.route()

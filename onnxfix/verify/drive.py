@@ -21,7 +21,7 @@ from onnxfix.verify.masks import Keys, make_mask
 from onnxfix.verify.profile import Profile, told_sizes
 from onnxfix.verify.report import EMPTY, FULL
 from onnxfix.verify.roles import KnownPort, is_mask, known_inputs, known_outputs
-from onnxfix.verify.sizes import Sizes, axis_sizes, is_in_place, learn_batch, main_cache
+from onnxfix.verify.sizes import Sizes, axis_sizes, is_in_place, is_read_only, learn_batch, main_cache
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
@@ -113,8 +113,11 @@ class Drive:
 
     @property
     def switches(self) -> Mapping[str, int]:
-        """The inputs that choose between parts of a model, and what each was fed at every tick for want of a choice."""
-        values = {"rate": SAMPLE_RATE, "flag": 1}
+        """The inputs that choose between parts of a model, and what each was fed at every tick for want of a choice.
+
+        A flag says that caches hold something: it is 0 at the first tick where they begin empty, and 1 at all others.
+        """
+        values = {"rate": SAMPLE_RATE, **({"flag": 1} if self.begins == FULL else {})}
         return {name: values[how] for name, how in sorted(self.fed.items()) if how in values}
 
     @cached_property
@@ -168,7 +171,8 @@ class Drive:
         if is_mask(cache):
             # Where the caches begin full, all of their frames count.
             return encode(np.full(shape, self.begins == FULL), dtype)
-        if self.begins == FULL and not cache.spec.init and dtype not in ("bool", "int32", "int64"):
+        holds = self.begins == FULL or is_read_only(cache)
+        if holds and not cache.spec.init and dtype not in ("bool", "int32", "int64"):
             return noise(shape, dtype, self._rng(0, name))
         return encode(np.full(shape, cache.spec.init), dtype)
 
@@ -238,7 +242,8 @@ class Drive:
             return np.broadcast_to(offset + np.arange(last), shape or (1,)).reshape(shape)
         if role == "lengths":
             return self._lengths(shape, moment)
-        values = {"offset": offset, "cache-length": self._start_time, "flag": 1, "rate": SAMPLE_RATE}
+        holds = moment.tick > 0 or self.begins == FULL
+        values = {"offset": offset, "cache-length": self._start_time, "flag": int(holds), "rate": SAMPLE_RATE}
         if role in values:
             return np.full(shape, values[role])
         if not is_float(port.dtype):

@@ -19,7 +19,7 @@ from onnxfix.verify.inputs import Recording, read_recording
 from onnxfix.verify.profile import EMPTY_PROFILES, FULL_PROFILES, Profile
 from onnxfix.verify.report import VerifyOptions
 from onnxfix.verify.session import Session
-from onnxfix.verify.sizes import require_names
+from onnxfix.verify.sizes import is_read_only, require_names
 from onnxfix.verify.stream import Stream, Tick
 from onnxfix.verify.window import ticks_to_forget
 
@@ -127,7 +127,7 @@ def _may_be_empty(drive: Drive) -> bool:
     """Whether there is a length that may be 0, or a window that fills up, and the user does not say how it begins."""
     caches = drive.plan.binding.caches
     chosen = drive.recording.names | drive.feeds.keys()
-    timed = [tensor for one in caches for tensor in one.past if "time" in tensor.spec.axes]
+    timed = [tensor for one in caches if not is_read_only(one) for tensor in one.past if "time" in tensor.spec.axes]
     return any(tensor.port.name not in chosen for tensor in timed)
 
 

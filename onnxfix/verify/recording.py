@@ -113,7 +113,7 @@ def record(
         header = Header(
             convention=plan.binding.convention, sizes=plan.binding.sizes, signature=tape.seen(), runs=taken,
             model=origin.model, sha256=origin.sha256, seed=options.seed, fed=dict(first.fed),
-            notes=(*found.notes, *_remarks(first, tape), *findings.notes), loose=tuple(sorted(tape.loose)),
+            notes=(*found.notes, *_remarks(found.drives, tape), *findings.notes), loose=tuple(sorted(tape.loose)),
             evidence=evidence_of(findings),
         )  # fmt: skip
         writer.finish(header)
@@ -200,12 +200,15 @@ def _seen(witness: Witness) -> Tick:
     return tick
 
 
-def _remarks(drive: Drive, tape: _Tape) -> list[str]:
+def _remarks(drives: Sequence[Drive], tape: _Tape) -> list[str]:
+    drive = drives[0]
     remarks = [*tape.ends]
     if drive.guesses:
         sizes = ", ".join(f"{name} = {size}" for name, size in sorted(drive.guesses.items()))
         remarks.append(f"sizes that nobody told: {sizes}")
     for name, value in drive.switches.items():
+        if any(one.switches.get(name) != value for one in drives):
+            continue
         remarks.append(
             f"`{name}` was {value} at every tick: what runs with another is not checked; --feed {name}=constant:N"
         )

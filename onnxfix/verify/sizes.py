@@ -13,7 +13,7 @@ from onnxfix.convention.plan import Plan
 from onnxfix.convention.route import Rearrange
 from onnxfix.convention.signature import Dim, Port
 from onnxfix.errors import DriveError, LayoutError, PlanError, UsageError
-from onnxfix.verify.profile import FRAMES, OTHER, ROOM, SAMPLES, Profile, distinct_size, is_too_large
+from onnxfix.verify.profile import FRAMES, OTHER, ROOM, SAMPLES, TIME, Profile, distinct_size, is_too_large
 from onnxfix.verify.roles import KnownPort, known_inputs
 
 if TYPE_CHECKING:
@@ -137,7 +137,9 @@ class Sizes:
             kept = _kept_length(cache)
             if kept is None and cache.spec.update == "in-place":
                 return self.guess(ROOM, size, place)
-            return self.guess(self.profile.time if kept is None else kept, size, place, exact=kept is not None)
+            # What another model made is there from the start.
+            begins = self.profile.time or (TIME if is_read_only(cache) else 0)
+            return self.guess(begins if kept is None else kept, size, place, exact=kept is not None)
         message = f"the size of the axis `{axis}` of the cache `{cache.spec.name}` is not known"
         raise DriveError(message, where=tensor.port.name, hint=f"set it with --size {place}=N")
 
@@ -310,6 +312,11 @@ def is_in_place(binding: Binding) -> bool:
     """Whether the cache that masks and offsets follow has its full length from the start, and is written over."""
     main = main_cache(binding)
     return main is not None and main.spec.update == "in-place"
+
+
+def is_read_only(cache: BoundCache) -> bool:
+    """Whether a model only takes a cache, and what it hands out of it, if anything, is no other."""
+    return not cache.present or cache.spec.update == "fixed"
 
 
 def unit_axes(plan: Plan) -> frozenset[str]:

@@ -78,7 +78,7 @@ class _Network:
         return spec.role != "flag" if roles is None else spec.role in roles
 
     def build(self) -> onnx.ModelProto:
-        given = [((spec.name,), [self._info(spec.name, self._dtype(spec), spec)]) for spec in self.inputs]
+        given = [((spec.name,), [self._info(spec.name, dtype_of(spec), spec)]) for spec in self.inputs]
         steady = [spec for spec in self.inputs if set(STEPS) & set(spec.layout.axes)]
         driver = next((spec for spec in steady if spec.role in ("tokens", "features")), None)
         if driver is None:
@@ -137,10 +137,6 @@ class _Network:
         return self.op("Reshape", value, self.index(*(-1 if index == place else 1 for index in range(rank))))
 
     # Other ports.
-
-    @staticmethod
-    def _dtype(spec: PortSpec) -> str:
-        return spec.dtype or ("int64" if spec.role in COUNTING else "float32")
 
     def _info(self, name: str, dtype: str, spec: PortSpec) -> onnx.ValueInfoProto:
         sizes = {axis: self._breadth(axis) for axis in spec.layout.axes}
@@ -254,6 +250,11 @@ class _Network:
         grown = self.op("Concat", past, news, axis=place)
         ends = self.index(-self.sizes["time"]), self.index(2**31)
         self.op("Slice", grown, *ends, self.index(place), name=present)
+
+
+def dtype_of(spec: PortSpec) -> str:
+    """Returns the element type of a port that is no cache."""
+    return spec.dtype or ("int64" if spec.role in (*COUNTING, "mask") else "float32")
 
 
 def _counts(cache: CacheSpec) -> bool:

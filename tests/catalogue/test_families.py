@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from networks import SIZES, build
+from networks import SIZES, build, dtype_of
 
 import onnxfix
 from onnxfix.convention.convention import Convention, TensorSpec, parse_tensor
@@ -50,14 +50,18 @@ def refusal(source: str, target: str) -> str:
 
 
 def agreed(one: Convention, other: Convention) -> tuple[Convention, Convention]:
-    """Returns both with what only one of them says of a cache: how it is updated, and that it is not handed out."""
+    """Returns both with what only one of them says of a cache: how it is updated, and that it is not handed out.
+
+    It is not either where one of them hands out what it only reads, and the other what it has appended to.
+    """
     both = []
     for mine, its in ((one, other), (other, one)):
         caches = []
         for cache in mine.caches:
             partner = its.cache(cache.name) or cache
-            present = cache.present if partner.present or not cache.present_optional else ()
-            caches.append(replace(cache, update=cache.update or partner.update, present=present))
+            agree = partner.present and (cache.update or partner.update) == (partner.update or cache.update)
+            present = cache.present if agree or not cache.present_optional else ()
+            caches.append(replace(cache, update=(cache.update or partner.update) if present else None, present=present))
         both.append(replace(mine, caches=tuple(caches)))
     return both[0], both[1]
 
@@ -84,7 +88,7 @@ def common_roles(one: Convention, other: Convention) -> set[str]:
         forms.append({})
         for kind, specs in (("input", convention.inputs), ("output", convention.outputs)):
             for spec in specs:
-                forms[-1].setdefault(spec.role, set()).add(f"{kind} {spec.layout} {spec.dtype}")
+                forms[-1].setdefault(spec.role, set()).add(f"{kind} {spec.layout} {dtype_of(spec)}")
     return {role for role, form in forms[0].items() if forms[1].get(role) == form} - {"other", "flag"}
 
 

@@ -271,7 +271,7 @@ def test_listed_ports_trade_places_and_unlisted_ones_stay() -> None:
 def test_kept_caches_stay_in_their_place() -> None:
     done = plan("wenet-packed", "optimum")
     assert names(done.inputs)[:3] == ["chunk", "offset", "required_cache_size"]
-    assert names(done.inputs)[-2:] == ["cnn_cache", "attention_mask"]
+    assert names(done.inputs)[-2:] == ["cnn_cache", "att_mask"]
 
 
 # Dims

@@ -92,6 +92,7 @@ def test_only_what_is_of_one_kind_is_within_reach() -> None:
         ("wenet-packed", "wenet-kv", "wenet-kv (where batch is 1)", ""),
         ("silero-hc", "silero-state", "silero-state (where layer is 1)", ""),
         ("bloom", "bigcode-mqa", "bigcode-mqa (where head is 1)", ""),
+        ("optimum-seq2seq", "ort-t5", "ort-t5 (where cross is only read)", ""),
     ],
 )
 def test_reach(source: str, target: str, text: str, obstacle: str) -> None:

@@ -8,7 +8,8 @@ compute with them, as far as they are known, and what follows for such nodes is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import TypeAlias
 
@@ -59,6 +60,7 @@ class _Fixed:
         nodes: The nodes of onnx's own operators, in the graph's order.
         sizes: The constants that may be sizes.
         initializers: All initializers.
+        unnamed: New names for sizes that are not known.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -68,6 +70,7 @@ class _Fixed:
         self._inferred: dict[tuple[object, ...], dict[int, tuple[Dim, ...]]] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.sizes: dict[str, Sizes] = {}
+        self.unnamed = _new_names(model)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         # From IR version 4 on, an initializer that is also an input is a default that the caller may override.
         ports = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
@@ -122,6 +125,15 @@ class _Fixed:
         return {place: dims for place, dims in found.items() if dims is not None}
 
 
+def _new_names(model: onnx.ModelProto) -> Iterator[str]:
+    """Yields names of sizes that the model does not have, and that onnx does not make up itself."""
+    stem = "unk__new"
+    declared = [v.type for values in (model.graph.input, model.graph.output, model.graph.value_info) for v in values]
+    while any(isinstance(dim, str) and dim.startswith(stem) for kind in declared for dim in dims_of(kind) or ()):
+        stem += "er"
+    return (f"{stem}{number}" for number in itertools.count())
+
+
 class _Spelling:
     """Names of sizes by the order in which they occur: -1 is the first one."""
 
@@ -154,6 +166,7 @@ class _Refinement:
         self._dims: dict[str, tuple[Dim, ...] | None] = {}
         self._sizes = dict(fixed.sizes)
         self._learnt: set[str] = set()
+        self._unnamed = fixed.unnamed
         for name in fixed.initializers:
             self._types.pop(name, None)
 
@@ -194,6 +207,8 @@ class _Refinement:
         merged = tuple(map(_better, known or (None,) * len(dims), dims))
         if merged == known:
             return
+        # What reads it shall have the same size by the same name.
+        merged = tuple([next(self._unnamed) if dim is None else dim for dim in merged])
         set_dims(kind.tensor_type, merged)
         self._dims[name] = merged
         self._learnt.add(name)

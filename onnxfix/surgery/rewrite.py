@@ -10,6 +10,7 @@ from functools import partial
 from onnxfix.convention.plan import CachePlan, Plan
 from onnxfix.convention.route import Route
 from onnxfix.errors import RewriteError
+from onnxfix.model.garbage import collection_paused
 from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
 from onnxfix.surgery.algebra import Views
@@ -46,6 +47,7 @@ class SurgeryReport:
     copies: Copies
 
 
+@collection_paused()
 def rewrite(
     model: Model, plan: Plan, *, cancel: bool = True, splits: Sequence[str] = (), graph: GraphView | None = None
 ) -> SurgeryReport:

@@ -23,6 +23,7 @@ import onnx
 from onnxfix.errors import RewriteError, SimplifyError
 from onnxfix.model.attributes import attribute_value, tensor_value
 from onnxfix.model.external import graphs_of
+from onnxfix.model.garbage import collection_paused
 from onnxfix.model.graph import GraphView, Node
 from onnxfix.model.model import Model
 from onnxfix.model.scopes import capture_renames
@@ -67,6 +68,7 @@ class SimplifyReport:
     graph: GraphView | None = field(default=None, repr=False, compare=False)
 
 
+@collection_paused()
 def simplify(model: Model) -> SimplifyReport:
     """Folds constants, and removes dead and duplicate nodes, in place.
 

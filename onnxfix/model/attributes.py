@@ -61,12 +61,14 @@ def tensor_value(tensor: onnx.TensorProto) -> Array | None:
 
 def constant_value(node: onnx.NodeProto) -> Array | None:
     """Returns what a `Constant` node produces; None where it is a weight or no dense tensor."""
-    if is_weight_node(node) or len(node.attribute) != 1:
+    if len(node.attribute) != 1:
         return None
     attribute = node.attribute[0]
-    value = attribute_value(attribute)
-    if value is None or isinstance(value, np.ndarray):
-        return value
+    if attribute.type == onnx.AttributeProto.TENSOR and not attribute.ref_attr_name:
+        return tensor_value(attribute.t)
+    value = None if is_weight_node(node) else attribute_value(attribute)
+    if value is None:
+        return None
     # The schema (Constant, opset 12): value_int and value_ints are int64, value_float and value_floats float32.
     dtypes = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
     return np.array(value, dtypes.get(attribute.name, np.object_))

@@ -23,10 +23,17 @@ class EditedGraph(LinkedGraph):
 
     def __init__(self, model: Model, maker: Maker) -> None:
         super().__init__(model, maker)
-        self._taken = scopes.all_names(model.proto)
+        self._taken = self._all_names()
         self._counters: dict[str, int] = {}
         self._missing_before = {tensor for tensor in self._tensors.values() if not self._is_provided(tensor)}
         self._forget_edits()
+
+    def _all_names(self) -> set[str]:
+        """Returns every name of a value or node, at any depth, functions included."""
+        names = {node.name for node in self._nodes.values()}
+        names.update(self._tensors, (value.name for value in self.model.proto.graph.value_info))
+        names |= scopes.names_inside(node.proto for node in self._holders)
+        return names | scopes.names_in_functions(self.model.proto)
 
     def _forget_edits(self) -> None:
         self._touched: dict[Link, None] = {}

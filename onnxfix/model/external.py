@@ -141,18 +141,18 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int | None:
 
 def raw_bytes(elem_type: int, dims: Iterable[int]) -> int | None:
     """Returns how many bytes values of an element type take as raw data; None for strings and unknown types."""
-    name = onnx.TensorProto.DataType.Name(elem_type) if elem_type in _known_types() else ""
-    bits = _BITS.get(elem_type) or next((b for prefix, b in _NARROW if name.startswith(prefix)), None)
+    bits = _bits_of(elem_type)
     return None if bits is None else (prod(dims) * bits + 7) // 8
+
+
+@functools.cache
+def _bits_of(elem_type: int) -> int | None:
+    name = onnx.TensorProto.DataType.Name(elem_type) if elem_type in onnx.TensorProto.DataType.values() else ""
+    return _BITS.get(elem_type) or next((bits for prefix, bits in _NARROW if name.startswith(prefix)), None)
 
 
 # By name, since which of these types exist depends on onnx's release. The longer prefixes come first.
 _NARROW = (("FLOAT8", 8), ("FLOAT4", 4), ("FLOAT6", 6), ("INT4", 4), ("UINT4", 4), ("INT2", 2), ("UINT2", 2))
-
-
-@functools.cache
-def _known_types() -> frozenset[int]:
-    return frozenset(onnx.TensorProto.DataType.values())
 
 
 def files_used(tensors: Iterable[ExternalTensor]) -> tuple[tuple[str, int], ...]:

@@ -42,6 +42,7 @@ class LinkedGraph:
         self._maker = maker
         self._tensors: dict[str, Value] = {}
         self._nodes: dict[Link, Node] = {}
+        self._holders: list[Node] = []
         self._hidden: dict[str, list[Node]] = {}
         self._constants: dict[Value, Array | None] = {}
         self._read_graph(model.proto.graph)
@@ -69,8 +70,10 @@ class LinkedGraph:
             domain=proto.domain if proto.HasField("domain") else None,
         )
         node = self._nodes[link] = Node(link, proto, len(names))
-        for name in scopes.inner_names(proto) if has_graphs else ():
-            self._hidden.setdefault(name, []).append(node)
+        if has_graphs:
+            self._holders.append(node)
+            for name in scopes.inner_names(proto):
+                self._hidden.setdefault(name, []).append(node)
         return node
 
     def _tensor(self, name: str) -> Value:

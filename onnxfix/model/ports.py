@@ -87,16 +87,24 @@ def set_dims(tensor: onnx.TypeProto.Tensor, dims: tuple[Dim, ...] | None) -> Non
         return
     shape = tensor.shape
     shape.SetInParent()
+    if not shape.dim:
+        for dim in dims:
+            set_dim(shape.dim.add(), dim)
+        return
     while len(shape.dim) > len(dims):
         del shape.dim[-1]
     while len(shape.dim) < len(dims):
         shape.dim.add()
     for written, dim in zip(shape.dim, dims, strict=True):
-        if _dim(written) == dim:
-            continue
-        if isinstance(dim, int):
-            written.dim_value = dim
-        elif isinstance(dim, str):
-            written.dim_param = dim
-        else:
-            written.ClearField("value")
+        if _dim(written) != dim:
+            set_dim(written, dim)
+
+
+def set_dim(written: onnx.TensorShapeProto.Dimension, dim: Dim) -> None:
+    """Writes one dim, None for one that is not known."""
+    if isinstance(dim, int):
+        written.dim_value = dim
+    elif isinstance(dim, str):
+        written.dim_param = dim
+    else:
+        written.ClearField("value")

@@ -44,8 +44,23 @@ def captured_names(node: onnx.NodeProto) -> dict[str, None]:
 
 def all_names(model: onnx.ModelProto) -> set[str]:
     """Returns every name of a value or node, at any depth, functions included."""
-    names: set[str] = set()
+    names = names_in_functions(model)
     _collect(model.graph, names)
+    return names
+
+
+def names_inside(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Returns every name of a value or node in the nested graphs of nodes, at any depth."""
+    names: set[str] = set()
+    for node in nodes:
+        for graph in graphs_of(node):
+            _collect(graph, names)
+    return names
+
+
+def names_in_functions(model: onnx.ModelProto) -> set[str]:
+    """Returns every name of a value or node in a model's functions, at any depth."""
+    names: set[str] = set()
     for function in model.functions:
         names.update(function.input, function.output)
         _collect_nodes(function.node, names)

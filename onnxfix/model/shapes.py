@@ -18,7 +18,7 @@ import onnx
 from onnxfix.convention.signature import Dim
 from onnxfix.model.attributes import Array, constant_value, tensor_value
 from onnxfix.model.external import graphs_of
-from onnxfix.model.ports import dims_of, set_dims
+from onnxfix.model.ports import dims_of, set_dim, set_dims
 from onnxfix.model.sizes import SHAPES, SIZES, Sizes
 
 _ROUNDS = 16
@@ -174,7 +174,7 @@ class _Refinement:
         """Writes what follows into `value_info`; says whether anything did."""
         for node in self._fixed.nodes:
             op_type = node.op_type
-            if op_type in SIZES:
+            if op_type in SIZES and self._may_be_sizes(node.output[0]):
                 sizes = SIZES[op_type](self, node)
                 if sizes is not None and len(sizes.entries) <= _LONGEST:
                     self._sizes[node.output[0]] = sizes
@@ -185,6 +185,10 @@ class _Refinement:
             elif not self._learnt.isdisjoint(node.input):
                 self._infer_node(node)
         return bool(self._learnt)
+
+    def _may_be_sizes(self, name: str) -> bool:
+        kind = self._types.get(name)
+        return kind is None or kind.tensor_type.elem_type in _INTEGERS
 
     def _infer_node(self, node: onnx.NodeProto) -> None:
         """Lets onnx infer one node again, of whose inputs more is known now."""
@@ -209,7 +213,12 @@ class _Refinement:
             return
         # What reads it shall have the same size by the same name.
         merged = tuple([next(self._unnamed) if dim is None else dim for dim in merged])
-        set_dims(kind.tensor_type, merged)
+        if known is None:
+            set_dims(kind.tensor_type, merged)
+        else:
+            for place, (old, new) in enumerate(zip(known, merged, strict=True)):
+                if old != new:
+                    set_dim(kind.tensor_type.shape.dim[place], new)
         self._dims[name] = merged
         self._learnt.add(name)
 

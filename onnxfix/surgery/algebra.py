@@ -25,7 +25,7 @@ Views are interned: two views of one `Views` are equal exactly if they are the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from onnxfix.surgery.pattern import (
@@ -56,6 +56,9 @@ class Views:
 
     def slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int = 1) -> View:
         """Returns `of[start:stop:step]` along one axis; numbers may be negative or out of range, as in ONNX."""
+        return self._once(("slice of", id(of), axis, start, stop, step), self._find_slice, of, axis, start, stop, step)
+
+    def _find_slice(self, of: View, axis: int, start: Bound, stop: Bound, step: int) -> View:
         if isinstance(of, Cast):
             return self.cast(self.slice(of.of, axis, start, stop, step), of.to)
         size = of.dims[axis]
@@ -81,6 +84,9 @@ class Views:
 
     def join(self, parts: Sequence[View], axis: int) -> View:
         """Returns the parts concatenated along one axis."""
+        return self._once(("join of", tuple(map(id, parts)), axis), self._find_join, parts, axis)
+
+    def _find_join(self, parts: Sequence[View], axis: int) -> View:
         flat: list[View] = []
         for part in parts:
             flat += part.parts if isinstance(part, Join) and part.axis == axis else (part,)
@@ -124,6 +130,9 @@ class Views:
 
     def move(self, of: View, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]) -> View:
         """Returns `of` rearranged; see `Move`."""
+        return self._once(("move of", id(of), atoms, groups), self._find_move, of, atoms, groups)
+
+    def _find_move(self, of: View, atoms: tuple[tuple[Size, ...], ...], groups: tuple[tuple[int, ...], ...]) -> View:
         if isinstance(of, Cast):
             return self.cast(self.move(of.of, atoms, groups), of.to)
         # A whole dim is as large as it is in `of`: parts of a concatenation have tokens of their own for equal sizes.
@@ -144,6 +153,13 @@ class Views:
     def cast(self, of: View, to: int) -> View:
         """Returns `of` in another element type, as ONNX numbers them."""
         return self._known.setdefault(("cast", id(of), to), Cast(of.dims, of, to))
+
+    def _once(self, asked: tuple[object, ...], find: Callable[..., View], *what: object) -> View:
+        """Returns what was found when the same was asked before: a route is walked more than once."""
+        found = self._known.get(asked)
+        if found is None:
+            found = self._known[asked] = find(*what)
+        return found
 
     # Slices ----------------------------------------------------------------------------------------------------------
 

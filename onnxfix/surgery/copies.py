@@ -83,14 +83,14 @@ def copied_by_graph(graph: GraphView, past: Sequence[Block], present: Sequence[B
     return inwards + _copied_on_the_way_out(graph, dying, _even(present))
 
 
-def copied_by_adapters(route: Route, twin: Route | None = None) -> Fraction:
+def copied_by_adapters(route: Route, views: Views, twin: Route | None = None) -> Fraction:
     """Returns how many times the nodes that a route takes copy a cache.
 
     Args:
         route: The route.
+        views: Where views are made; others of the route's sources have the same dims.
         twin: One whose sources hold the same, to tell sizes that this one's do not declare.
     """
-    views = Views()
     shares = _Shares(_even(route.source))
     distinct: dict[int, View] = {}
     source = route.source if twin is None else _completed(route.source, twin.source)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from onnxfix.convention.signature import Dim
 from onnxfix.surgery.algebra import Views
+from onnxfix.surgery.integers import Found, Integers
 from onnxfix.surgery.movement import is_movement, outputs_of
 from onnxfix.surgery.pattern import Size
 from onnxfix.surgery.routes import leaf
@@ -49,6 +50,7 @@ class Frontier:
         self.made = made
         self.known: dict[str, View] = {}
         self.absorbed: dict[Node, None] = {}
+        self._constants: dict[str, Found] = {}
 
     # The way in
 
@@ -145,7 +147,8 @@ class Frontier:
     # Both
 
     def _read(self, node: Node, inputs: Sequence[View | None], known: Mapping[str, View]) -> list[View] | None:
-        return outputs_of(node, inputs, self.graph, self.views, lambda name: self._sizes(name, known))
+        integers = Integers(self.graph, lambda name: self._sizes(name, known), self._constants)
+        return outputs_of(node, inputs, self.graph, self.views, integers)
 
     def _sizes(self, name: str, known: Mapping[str, View]) -> Sequence[Size] | None:
         """Returns the sizes of a tensor, as tokens where they are known at run time only."""

@@ -16,6 +16,7 @@ import onnx
 from onnxfix.surgery.pattern import Size
 
 if TYPE_CHECKING:
+    from onnxfix.model.attributes import Array
     from onnxfix.model.graph import GraphView, Node
 
 _DEPTH = 24
@@ -54,10 +55,12 @@ class Integers:
     Attributes:
         graph: The graph.
         sizes: Tells the dims of a tensor, as tokens where they are known at run time only; None where nothing is known.
+        constants: What constants of the graph hold, as far as somebody has asked.
     """
 
     graph: GraphView
     sizes: Callable[[str], Sequence[Size] | None]
+    constants: dict[str, Found] = field(default_factory=dict)
     _found: dict[str, Found] = field(default_factory=dict)
 
     def of(self, name: str, depth: int = _DEPTH) -> Numbers | None:
@@ -67,12 +70,11 @@ class Integers:
         return self._found[name]
 
     def _evaluate(self, name: str, depth: int) -> Found:
+        if name in self.constants:
+            return self.constants[name]
         value = self.graph.constant(name)
         if value is not None:
-            # Arithmetic on narrower types wraps around.
-            if value.ndim > 1 or value.dtype.name not in ("int32", "int64"):
-                return None
-            return Numbers(tuple(int(number) for number in value.reshape(-1)), value.ndim == 0)
+            return self.constants.setdefault(name, _numbers(value))
         node = self.graph.producer(name)
         if node is None or not depth or node.domain not in ("", "ai.onnx"):
             return None
@@ -90,6 +92,13 @@ class Integers:
         if dims is None:
             return None
         return Numbers(tuple(dims[slice(node.integer("start", 0), node.integer("end", len(dims)))]))
+
+
+def _numbers(value: Array) -> Found:
+    # Arithmetic on narrower types wraps around.
+    if value.ndim > 1 or value.dtype.name not in ("int32", "int64"):
+        return None
+    return Numbers(tuple(value.reshape(-1).tolist()), value.ndim == 0)
 
 
 def _same(node: Node, inputs: list[Numbers]) -> Found:

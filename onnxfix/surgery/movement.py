@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 def outputs_of(
-    node: Node, inputs: Sequence[View | None], graph: GraphView, views: Views,
-    sizes: Callable[[str], Sequence[Size] | None],
+    node: Node, inputs: Sequence[View | None], graph: GraphView, views: Views, integers: Integers
 ) -> list[View] | None:  # fmt: skip
     """Returns the views of a node's outputs.
 
@@ -29,12 +28,12 @@ def outputs_of(
         inputs: The view of each input; None for an input that is no movement (a parameter).
         graph: The graph, for constants.
         views: Where views are made.
-        sizes: Tells the sizes of a tensor, for shapes that are computed at run time; None where nothing is known.
+        integers: Evaluates parameters that are inputs.
     """
     read = _READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if read is None or inputs[0] is None or not node.outputs:
         return None
-    return read(_Reading(node, graph, views, sizes), [view for view in inputs if view is not None])
+    return read(_Reading(node, graph, views, integers), [view for view in inputs if view is not None])
 
 
 def is_movement(node: Node) -> bool:
@@ -45,10 +44,8 @@ def is_movement(node: Node) -> bool:
 class _Reading:
     """A node's parameters, from attributes or constant inputs, whichever its opset has."""
 
-    def __init__(
-        self, node: Node, graph: GraphView, views: Views, sizes: Callable[[str], Sequence[Size] | None]
-    ) -> None:
-        self.integers = Integers(graph, sizes)
+    def __init__(self, node: Node, graph: GraphView, views: Views, integers: Integers) -> None:
+        self.integers = integers
         self.node = node
         self.graph = graph
         self.views = views

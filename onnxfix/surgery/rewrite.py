@@ -174,7 +174,7 @@ class _Surgery:
         """Returns the bytes that are copied in each step, given how many times the graph copied each cache before."""
         dtypes = {port.name: port.dtype for port in self.plan.inputs}
         adapters = [
-            times + copied_by_adapters(cache.past.inverse()) + self._copied_behind(cache)
+            times + copied_by_adapters(cache.past.inverse(), self.views) + self._copied_behind(cache)
             for times, cache in zip(before, self.changed, strict=True)
         ]
         after = [self._copied(cache, after=True) for cache in self.changed]
@@ -182,7 +182,7 @@ class _Surgery:
         return Copies(*(total(zip(routes, times, strict=True), dtypes) for times in (before, adapters, after)))
 
     def _copied_behind(self, cache: CachePlan) -> Fraction:
-        return Fraction() if cache.present is None else copied_by_adapters(cache.present, cache.past)
+        return Fraction() if cache.present is None else copied_by_adapters(cache.present, Views(), cache.past)
 
     def _past_views(self, route: Route) -> dict[str, View]:
         """Returns the old inputs of a cache as views of the new ones, by the inner names of the old."""

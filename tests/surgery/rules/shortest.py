@@ -11,6 +11,7 @@ from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.emit import Emitter
+from onnxfix.surgery.integers import Integers
 from onnxfix.surgery.movement import outputs_of
 from onnxfix.surgery.pattern import Size
 from onnxfix.surgery.routes import leaf
@@ -35,7 +36,7 @@ def shortest(model: Model) -> None:
         inputs = [known.get(name) for name in node.inputs]
         if node.op_type == "Concat" and None in inputs:
             continue
-        found = outputs_of(node, inputs, graph, views, sizes) if inputs else None
+        found = outputs_of(node, inputs, graph, views, Integers(graph, sizes)) if inputs else None
         known.update(zip(node.outputs, found or (), strict=False))
     ports = graph.outputs
     inner = {port.name: graph.fresh_name(f"{port.name}_inner") for port in ports if port.name in known}

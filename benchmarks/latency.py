@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import onnx
 from environment import load
@@ -28,6 +28,8 @@ REFERENCE = "native"
 PLAIN = ("source", "adapters", "converted", REFERENCE)
 PEERS = ("onnxsim", "onnxslim")
 LIVES = 5  # where memory lies makes a process up to 7% faster or slower for as long as it lives
+CLOSER = ("converted", REFERENCE)  # what the promise is about
+CLOSER_LIVES, CLOSER_ROUNDS = 16, 2
 TOLERANCE = 1e-3  # of outputs, which fused operators may round differently
 
 
@@ -93,6 +95,13 @@ def run(command: list[str]) -> None:
     subprocess.run([tool, *command[1:]], check=True, capture_output=True, text=True)
 
 
+class Taken(NamedTuple):
+    """What one tick took: on the clock on the wall, and of all CPUs together."""
+
+    seconds: float
+    cpu_seconds: float
+
+
 class Stepper:
     """The process of one variant."""
 
@@ -110,13 +119,12 @@ class Stepper:
         facts: dict[str, Any] = json.loads(line)
         return facts
 
-    def seconds(self) -> tuple[float, float]:
-        """Lets the variant stream, and gives the seconds of a tick, and those of a CPU."""
+    def step(self) -> Taken:
+        """Lets the variant stream."""
         pipe = _open(self.process.stdin)
         pipe.write("\n")
         pipe.flush()
-        facts = self.hear()
-        return facts["seconds"], facts["cpu_seconds"]
+        return Taken(**self.hear())
 
     def finish(self) -> dict[str, Any]:
         """Ends the process, and gives its last words."""
@@ -129,28 +137,23 @@ class Stepper:
 def measure_cell(
     family: Family, variants: Mapping[str, Path], nodes: Mapping[str, int], length: int, threads: int, rounds: int
 ) -> dict[str, Any]:
-    """Measures all variants at one cache length with one number of threads."""
+    """Measures all variants at one cache length with one number of threads, and then two of them more closely."""
     print(f"{family.design.name}: {length} frames or tokens of cache, {threads} thread(s)", file=sys.stderr)
-    taken: list[dict[str, tuple[float, float]]] = []
-    ends: list[dict[str, dict[str, Any]]] = []
     lives = min(LIVES, rounds)
-    for life in range(lives):
-        with steppers(family, variants, length, threads) as running:
-            require_same_outputs({name: stepper.hear()["output"] for name, stepper in running.items()})
-            for number in range(life, rounds, lives):
-                order = random.Random(number).sample(list(running), len(running))
-                seconds = {name: running[name].seconds() for name in order}
-                taken.append({name: seconds[name] for name in running})
-            ends.append({name: stepper.finish() for name, stepper in running.items()})
+    taken, ends = take_turns(family, variants, length, threads, rounds, lives)
     memory = {name: {key: middle([end[name][key] for end in ends]) for key in ends[0][name]} for name in variants}
-    wall = [{name: seconds for name, (seconds, _) in row.items()} for row in taken]
-    cpu = [{name: seconds for name, (_, seconds) in row.items()} for row in taken]
-    to_native, to_source, middles = ratios_to(wall, REFERENCE), ratios_to(wall, "source"), medians(wall)
+    middles = medians(in_seconds(taken, "seconds"))
+    pair = {name: variants[name] for name in CLOSER}
+    more = CLOSER_LIVES if lives == LIVES else 0
+    taken += take_turns(family, pair, length, threads, CLOSER_ROUNDS * more, more)[0]
+    wall, cpu = in_seconds(taken, "seconds"), in_seconds(taken, "cpu_seconds")
+    to_native, to_source = ratios_to(wall, REFERENCE), ratios_to(wall, "source")
     cpu_to_native = ratios_to(cpu, REFERENCE)
     return {
         "length": length,
         "threads": threads,
         "rounds": rounds,
+        "rounds_of_converted": len(taken),
         "load": load(),
         "variants": {
             name: {
@@ -165,6 +168,27 @@ def measure_cell(
             for name in variants
         },
     }
+
+
+def take_turns(
+    family: Family, variants: Mapping[str, Path], length: int, threads: int, rounds: int, lives: int
+) -> tuple[list[dict[str, Taken]], list[dict[str, dict[str, Any]]]]:
+    """Lets variants stream in turns; gives what each round took, and the last words of each life."""
+    taken: list[dict[str, Taken]] = []
+    ends: list[dict[str, dict[str, Any]]] = []
+    for life in range(lives):
+        with steppers(family, variants, length, threads) as running:
+            require_same_outputs({name: stepper.hear()["output"] for name, stepper in running.items()})
+            for number in range(life, rounds, lives):
+                order = random.Random(number).sample(list(running), len(running))
+                taken.append({name: running[name].step() for name in order})
+            ends.append({name: stepper.finish() for name, stepper in running.items()})
+    return taken, ends
+
+
+def in_seconds(taken: Sequence[Mapping[str, Taken]], clock: str) -> list[dict[str, float]]:
+    """Gives what one of the two clocks says."""
+    return [{name: getattr(one, clock) for name, one in row.items()} for row in taken]
 
 
 def middle(sizes: Sequence[int | None]) -> float | None:

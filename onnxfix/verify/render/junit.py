@@ -1,15 +1,9 @@
-"""A verification as JUnit XML: what test runners and build servers read.
-
-The elements and attributes are those of the schema that Jenkins validates against (jenkinsci/xunit-plugin,
-junit-10.xsd): a `testsuites` of one `testsuite` for each run and one for the evidence, of `testcase`s.
-"""
+"""A verification as JUnit XML: a `testsuite` for each run, and one for the evidence."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from xml.sax.saxutils import escape, quoteattr
 
 from onnxfix.verify.render.verdict import (
     Row,
@@ -19,27 +13,14 @@ from onnxfix.verify.render.verdict import (
     fed_text,
     place_text,
 )
+from onnxfix.verify.render.xunit import ERROR, FAILURE, SKIPPED, Case, Counts, case_lines, head, suite_head
 from onnxfix.verify.report import VerifyReport
-
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_FAILURE, _ERROR, _SKIPPED = "failure", "error", "skipped"
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One test case: what is told where it did not pass, and all that was found."""
-
-    name: str
-    kind: str = ""
-    message: str = ""
-    type: str = ""
-    text: str = ""
 
 
 @dataclass(frozen=True)
 class _Suite:
     name: str
-    cases: tuple[_Case, ...]
+    cases: tuple[Case, ...]
     properties: tuple[tuple[str, str], ...] = ()
 
 
@@ -51,11 +32,12 @@ def junit(verdict: Verdict) -> str:
     """
     suites = tuple(_suites(verdict))
     seconds = verdict.report.seconds if verdict.report else 0.0
-    cases = [case for suite in suites for case in suite.cases]
-    head = (("name", f"onnxfix verify {verdict.converted}"), *_counts(cases), ("time", _time(seconds)))
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{_attributes(head)}>"]
+    counts = Counts.of(case for suite in suites for case in suite.cases)
+    lines = head(f"onnxfix verify {verdict.converted}", counts, seconds)
     for index, suite in enumerate(suites):
-        lines += _suite_lines(suite, seconds if index == 0 else 0.0)
+        lines += suite_head(suite.name, Counts.of(suite.cases), seconds if index == 0 else 0.0, suite.properties)
+        lines += (line for case in suite.cases for line in case_lines(case, f"onnxfix.{suite.name}"))
+        lines.append("  </testsuite>")
     return "\n".join([*lines, "</testsuites>", ""])
 
 
@@ -83,75 +65,24 @@ def _about(report: VerifyReport | None) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _output(row: Row, fault: tuple[str, ...]) -> _Case:
+def _output(row: Row, fault: tuple[str, ...]) -> Case:
     lines = [f"{name}: {value}" for name, value in row.facts]
     lines += [f"tick {one.tick}: largest difference {one.difference.max_abs:g}" for one in row.port.ticks]
     name = f"{row.kind} {row.port.name}"
     if row.port.mismatched:
-        return _Case(name, _FAILURE, place_text(row.port), "DifferenceError", "\n".join((*lines, *fault)))
+        return Case(name, FAILURE, place_text(row.port), "DifferenceError", "\n".join((*lines, *fault)))
     message = "" if row.port.values else "nothing was compared: the output is empty, or all of it NaN"
-    return _Case(name, _SKIPPED if message else "", message, text="\n".join(lines))
+    return Case(name, SKIPPED if message else "", message, text="\n".join(lines))
 
 
-def _evidence(verdict: Verdict) -> Iterator[_Case]:
+def _evidence(verdict: Verdict) -> Iterator[Case]:
     report, error = verdict.report, verdict.error
     if report is not None:
         for part in report.observable:
-            yield _Case(f"evidence {part}", text="disturbed alone, it showed in an output")
+            yield Case(f"evidence {part}", text="disturbed alone, it showed in an output")
         for part in report.not_observable:
-            yield _Case(f"evidence {part}", _SKIPPED, "not observable: disturbed alone, it showed in no output")
+            yield Case(f"evidence {part}", SKIPPED, "not observable: disturbed alone, it showed in no output")
     if error is None or (report is not None and not report.passed):
         return
-    kind = _ERROR if verdict.word == "not verified" else _FAILURE
-    yield _Case("verification", kind, verdict.sentence, type(error).__name__, "\n".join((str(error), *verdict.fault)))
-
-
-def _suite_lines(suite: _Suite, seconds: float) -> Iterator[str]:
-    skipped = sum(case.kind == _SKIPPED for case in suite.cases)
-    head = (("name", suite.name), *_counts(suite.cases), ("skipped", str(skipped)), ("time", _time(seconds)))
-    yield f"  <testsuite{_attributes(head)}>"
-    if suite.properties:
-        yield "    <properties>"
-        yield from (
-            f"      <property{_attributes((('name', key), ('value', value)))}/>" for key, value in suite.properties
-        )
-        yield "    </properties>"
-    for case in suite.cases:
-        yield from _case_lines(case, suite.name)
-    yield "  </testsuite>"
-
-
-def _case_lines(case: _Case, suite: str) -> Iterator[str]:
-    yield f"    <testcase{_attributes((('name', case.name), ('classname', f'onnxfix.{suite}'), ('time', '0')))}>"
-    if case.kind == _SKIPPED:
-        yield f"      <skipped{_attributes((('message', case.message),))}/>"
-    elif case.kind:
-        head = (("type", case.type), ("message", case.message))
-        yield f"      <{case.kind}{_attributes(head)}>{_text(case.text)}</{case.kind}>"
-    if case.text and case.kind in ("", _SKIPPED):
-        yield f"      <system-out>{_text(case.text)}</system-out>"
-    yield "    </testcase>"
-
-
-def _counts(cases: tuple[_Case, ...] | list[_Case]) -> tuple[tuple[str, str], ...]:
-    failures, errors = (sum(case.kind == kind for case in cases) for kind in (_FAILURE, _ERROR))
-    return (("tests", str(len(cases))), ("failures", str(failures)), ("errors", str(errors)))
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.3f}"
-
-
-def _attributes(pairs: tuple[tuple[str, str], ...]) -> str:
-    # Line ends inside attributes would be read as blanks.
-    entities = {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}
-    return "".join(f" {name}={quoteattr(_allowed(value), entities)}" for name, value in pairs)
-
-
-def _text(text: str) -> str:
-    return escape(_allowed(text), {"\r": "&#13;"})
-
-
-def _allowed(text: str) -> str:
-    """Returns text in which characters that XML cannot hold, not even escaped, are written as Python writes them."""
-    return _FORBIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    kind = ERROR if verdict.word == "not verified" else FAILURE
+    yield Case("verification", kind, verdict.sentence, type(error).__name__, "\n".join((str(error), *verdict.fault)))

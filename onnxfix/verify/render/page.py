@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 
-from onnxfix.verify.render.plot import large_plot, small_plot
+from onnxfix.verify.render.escaping import html_text as _text
+from onnxfix.verify.render.plot import large_plot, points, small_plot
 from onnxfix.verify.render.sparkline import Scale
 from onnxfix.verify.render.style import STYLE
 from onnxfix.verify.render.verdict import Row, Verdict, driven_text, evidence_text, fed_text, needed_text
@@ -78,9 +78,8 @@ def _row(row: Row, scale: Scale) -> str:
     name = f"<code>{_text(row.port.name)}</code> <small>{_text(', '.join(filter(None, (row.kind, row.label))))}</small>"
     choices = [] if row.word == "equal" else needed_text(row.port).split(" or ")
     needed = " or ".join(f'<span class="whole">{_text(choice)}</span>' for choice in choices)
-    cells = (
-        name, small_plot(row.port, scale), f"{row.port.values:,}", _text(row.difference), needed, _text(row.word),
-    )  # fmt: skip
+    plot = small_plot(points(row.port), scale)
+    cells = (name, plot, f"{row.port.values:,}", _text(row.difference), needed, _text(row.word))
     inside = "".join(
         f'<td data-name="{column}"{"" if cell else " class=none"}>{cell}</td>'
         for column, cell in zip(_COLUMNS, cells, strict=True)
@@ -97,7 +96,7 @@ def _details(rows: Sequence[Row]) -> Iterator[str]:
     for index, row in enumerate(unequal[:_MOST]):
         is_open = " open" if index == 0 else ""
         yield f"<details{is_open}><summary><code>{_text(row.name)}</code></summary>"
-        yield large_plot(row.port, scale)
+        yield large_plot(points(row.port), scale)
         yield f"<dl>{_pairs(row.facts)}</dl>"
         yield "</details>"
     if len(unequal) > _MOST:
@@ -134,9 +133,3 @@ def _items(lines: Iterable[str]) -> str:
 
 def _pairs(facts: Iterable[tuple[str, str]]) -> str:
     return "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts)
-
-
-def _text(text: str, *, keeps_lines: bool = False) -> str:
-    """Returns text in which nothing is taken for HTML; what cannot be shown is written as Python writes it."""
-    shown = (one if one.isprintable() or (keeps_lines and one == "\n") else ascii(one)[1:-1] for one in text)
-    return escape("".join(shown))

@@ -8,10 +8,30 @@ from dataclasses import dataclass
 
 from onnxfix.verify.render.sparkline import Scale
 from onnxfix.verify.render.verdict import number_text
-from onnxfix.verify.report import PortReport, TickReport
+from onnxfix.verify.report import PortReport
 
 _LEAST, _MOST = 8, 128
 """Columns that there is room for at least; and at most: longer runs are gathered, several ticks a column."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One tick.
+
+    Attributes:
+        tick: The tick, from 0.
+        difference: The largest absolute difference.
+        is_wrong: Whether something differs by more than is allowed.
+    """
+
+    tick: int
+    difference: float
+    is_wrong: bool
+
+
+def points(port: PortReport) -> list[Point]:
+    """Returns what there is to draw of an output."""
+    return [Point(one.tick, one.difference.max_abs, one.difference.mismatched > 0) for one in port.ticks]
 
 
 @dataclass(frozen=True)
@@ -36,18 +56,19 @@ class _Column:
         return f"{ticks}: {'equal' if self.difference == 0 else number_text(self.difference)}"
 
 
-def small_plot(port: PortReport, scale: Scale) -> str:
+def small_plot(ticks: Sequence[Point], scale: Scale) -> str:
     """Returns a drawing for a row of a table: a bar for each tick, a dot where nothing differs."""
-    columns = _columns(port.ticks)
+    columns = _columns(ticks)
     step = 120 / max(_LEAST, len(columns))
     body = "".join(_bar(column, index * step, step, 30.0, scale) for index, column in enumerate(columns))
-    label = f"difference at each of {len(port.ticks)} ticks, largest {number_text(port.max_abs)}"
+    largest = max((one.difference for one in ticks), default=0.0)
+    label = f"difference at each of {len(ticks)} ticks, largest {number_text(largest)}"
     return f'<svg class="small" viewBox="0 0 120 32" role="img" aria-label="{label}">{body}</svg>'
 
 
-def large_plot(port: PortReport, scale: Scale) -> str:
+def large_plot(ticks: Sequence[Point], scale: Scale) -> str:
     """Returns a drawing with axes: ticks to the right, decades of the largest absolute difference upwards."""
-    columns = _columns(port.ticks)
+    columns = _columns(ticks)
     left, width, height = 56.0, 584.0, 128.0
     step = width / max(_LEAST, len(columns))
     is_drawn = any(0 < column.difference < math.inf for column in columns)
@@ -58,7 +79,7 @@ def large_plot(port: PortReport, scale: Scale) -> str:
     words = "".join(
         f'<text x="{x:g}" y="{height + 16:g}" text-anchor="{anchor}">tick {tick}</text>' for x, anchor, tick in ends
     )
-    label = f"largest absolute difference of {len(port.ticks)} ticks"
+    label = f"largest absolute difference of {len(ticks)} ticks"
     return f'<svg class="large" viewBox="0 0 648 150" role="img" aria-label="{label}">{lines}{bars}{words}</svg>'
 
 
@@ -96,15 +117,15 @@ def _height(difference: float, height: float, scale: Scale) -> float:
     return height - (0.12 + 0.82 * part) * height
 
 
-def _columns(ticks: Sequence[TickReport]) -> list[_Column]:
+def _columns(ticks: Sequence[Point]) -> list[_Column]:
     step = max(1, -(-len(ticks) // _MOST))
     parts = [ticks[start : start + step] for start in range(0, len(ticks), step)]
     return [
         _Column(
             part[0].tick,
             part[-1].tick,
-            max(one.difference.max_abs for one in part),
-            any(one.difference.mismatched for one in part),
+            max(one.difference for one in part),
+            any(one.is_wrong for one in part),
         )
         for part in parts
     ]

@@ -7,7 +7,7 @@ gpt.cpp), so the type follows the caches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxfix.convention.plan import CachePlan, Plan
@@ -82,9 +82,9 @@ class _Editor:
         """
         for side, route in zip(("inputs", "outputs"), cache.routes, strict=False):
             is_cross = cache.present is None or cache.is_fixed
-            if (is_cross and side == "outputs") or not self._is_bound(side, cache, route):
+            if (is_cross and side == "outputs") or self._is_derived(side, route.target):
                 continue
-            if self._is_derived(side, route.target):
+            if not self._is_bound(side, cache, route):
                 continue
             wanted = self._names(side, route.target, cache)
             if wanted is None:
@@ -93,15 +93,20 @@ class _Editor:
 
     def _is_bound(self, side: str, cache: CachePlan, route: Route) -> bool:
         """Whether GenAI finds these tensors by what the file says; a cache that stays need not be one of these."""
-        if not cache.is_kept:
-            return True
         names = self._names(side, route.source, cache)
-        return names is not None and any(self._said(side, key) for key in names.values)
+        if _has_keys(route.source) or len(route.source) == len(route.target) == 1:
+            return not cache.is_kept or (names is not None and any(self._said(side, key) for key in names.values))
+        # Of layers without attention there may be several kinds, and GenAI has one key.
+        known = [names, self._names(side, route.target, cache)]
+        is_named = any(one and all(self._value(side, key) == name for key, name in one.values.items()) for one in known)
+        if not is_named and not cache.is_kept:
+            self.notes.append(f"{NAME} has no key for `{route.target[0].name}` of the cache `{cache.name}`")
+        return is_named and not cache.is_kept
 
     def _is_derived(self, side: str, blocks: Iterable[Block]) -> bool:
         """Whether GenAI makes these names of the pattern for keys (src/models/recurrent_state.cpp)."""
         found = list(blocks)
-        if _axes(found) != {"layer"} or "kv" in found[0].layout.axes:
+        if _axes(found) != {"layer"} or _has_keys(found):
             return False
         stem = self._value(side, "past_key_names" if side == "inputs" else "present_key_names").rpartition(".")[0]
         return pattern_of(found) in (f"{stem}.conv_state", f"{stem}.recurrent_state")
@@ -133,7 +138,7 @@ class _Editor:
 
     def _set_type(self, is_stacked: bool, cache: CachePlan) -> None:
         """Lets the type of the model say how keys and values come."""
-        if not is_stacked and "kv" not in _axes(cache.past.target):
+        if not _has_keys(cache.past.target):
             return
         kind = self._text.text_at("model", "type")
         if is_stacked and kind != STACKED:
@@ -155,7 +160,7 @@ class _Editor:
             if any(block.layout != found[0].layout for block in found):
                 return None
             return self._complete(patterns, str(found[0].layout) == _LAYOUTS["apart"])
-        if _axes(found) == {"layer"} and "kv" in found[0].layout.axes:
+        if _axes(found) == {"layer"} and _has_keys(found):
             fits = not cross and str(found[0].layout) == _LAYOUTS["stacked"]
             return self._complete({f"{stem}_names": pattern_of(found)}, fits, is_stacked=True)
         if _axes(found) == {"layer"}:
@@ -188,7 +193,7 @@ class _Editor:
                 self._compare(
                     key, {block.dims[block.layout.place(axis)[0]] for block in blocks if axis in block.layout.axes}
                 )
-            if "kv" in _axes(blocks) | set(blocks[0].layout.axes):
+            if _has_keys(blocks):
                 # Those of other kinds of layers are not counted here.
                 layers = {dict(block.labels)["layer"] for block in blocks}
                 if len(self._plan.caches) == 1:
@@ -256,3 +261,8 @@ def _moves(cache: CachePlan, side: str) -> list[tuple[str, str]]:
 
 def _axes(blocks: Iterable[Block]) -> set[str]:
     return {axis for block in blocks for axis, _ in block.labels}
+
+
+def _has_keys(blocks: Sequence[Block]) -> bool:
+    """Whether a cache is one of keys and values, apart or not."""
+    return "kv" in _axes(blocks) | set(blocks[0].layout.axes)

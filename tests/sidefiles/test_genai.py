@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from files import APART, GENAI, GPU, STACKED, beside, genai, plan
+from files import APART, GENAI, GPU, STACKED, beside, genai, plan, spoken
 
 from onnxfix.errors import ExitCode, SideFileError
 from onnxfix.sidefiles.change import SideFile
@@ -186,3 +186,71 @@ def test_integers_that_genai_refuses_are_told() -> None:
 def test_another_network_altogether_is_refused() -> None:
     with pytest.raises(SideFileError, match="the model's cache `attention` is something else"):
         followed(genai(), GPU, "wenet-gpu-kv")
+
+
+def config(section: str, kind: str = "x", **names: dict[str, str]) -> str:
+    """Returns a file for the model of one section."""
+    return json.dumps({"model": {"type": kind, section: {"filename": "model.onnx", **names}}})
+
+
+def section(text: str, source: str, target: str) -> dict[str, object]:
+    """Returns the section of a file after a conversion between two conventions of the library."""
+    model = json.loads(follow(beside(text, NAME), spoken(source, target)).after)["model"]
+    (found,) = (value for value in model.values() if isinstance(value, dict))
+    return {key: value for key, value in found.items() if key != "filename"}
+
+
+def test_caches_of_layers_without_attention_follow() -> None:
+    text = config(
+        "decoder", inputs={"past_conv_names": "past_conv.%d"}, outputs={"present_conv_names": "present_conv.%d"}
+    )
+    assert section(text, "transformers-js-hybrid", "genai-lfm2") == {
+        "inputs": {"past_conv_names": "past.%d.conv"},
+        "outputs": {"present_conv_names": "present.%d.conv"},
+    }
+    assert section(config("decoder"), "transformers-js-hybrid", "genai-lfm2") == {
+        "inputs": {"past_conv_names": "past.%d.conv"},
+        "outputs": {"present_conv_names": "present.%d.conv"},
+    }
+    assert section(text, "genai-lfm2", "genai-lfm2") == section(
+        text, "transformers-js-hybrid", "transformers-js-hybrid"
+    )
+
+
+def test_names_that_genai_derives_need_no_key() -> None:
+    assert section(config("decoder"), "mobius-hybrid", "genai-qwen3-next") == {}
+
+
+def test_caches_that_are_only_read_follow() -> None:
+    names = {"past_key_names": "past_key_self_%d", "past_value_names": "past_value_self_%d"}
+    cross = {"cross_past_key_names": "past_key_cross_%d", "cross_past_value_names": "past_value_cross_%d"}
+    outputs = {"present_key_names": "present_key_self_%d", "present_value_names": "present_value_self_%d"}
+    text = config("decoder", inputs={**names, **cross}, outputs=outputs)
+    found = section(text, "ort-whisper", "optimum-seq2seq")
+    assert found["inputs"] == {
+        "past_key_names": "past_key_values.%d.decoder.key",
+        "past_value_names": "past_key_values.%d.decoder.value",
+        "cross_past_key_names": "past_key_values.%d.encoder.key",
+        "cross_past_value_names": "past_key_values.%d.encoder.value",
+    }
+    assert found["outputs"] == {
+        "present_key_names": "present.%d.decoder.key",
+        "present_value_names": "present.%d.decoder.value",
+    }
+
+
+def test_caches_of_one_tensor_follow() -> None:
+    text = config("encoder", outputs={"cache_last_channel_len_next": "cache_last_channel_next_len"})
+    assert section(text, "nemo", "genai-nemotron")["outputs"] == {
+        "cache_last_channel_len_next": "cache_last_channel_len_next"
+    }
+    assert section(config("encoder"), "nemo", "genai-nemotron") == {}, "the names are GenAI's own afterwards"
+    assert section(config("encoder"), "genai-nemotron", "nemo") == {
+        "outputs": {"cache_last_channel_len_next": "cache_last_channel_next_len"}
+    }
+
+
+def test_what_no_key_names_is_told() -> None:
+    text = config("decoder", inputs={"past_conv_names": "conv.%d"})
+    side = follow(beside(text, NAME), spoken("mobius-hybrid", "transformers-js-hybrid"))
+    assert "genai_config.json has no key for `past_conv.0` of the cache `conv`" in side.notes

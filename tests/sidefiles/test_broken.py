@@ -15,7 +15,8 @@ from onnxfix.sidefiles.pbtxt import parse
 
 PIECES = st.sampled_from(
     ["{", "}", "[", "]", "<", ">", ":", ",", ";", '"', "'", "#", "\\", "-", "-1", "null", "{}", "[ ]", "\n", "\r", "\0",
-     "name", "dims: [ 1 ]", "att_cache", '"att_cache"', "state { }", "input { }", '"past_%d"', '"%d"', "\ud7ff", "é", "0x", ""]
+     "name", "dims: [ 1 ]", "att_cache", '"att_cache"', "state { }", "input { }",
+     '"past_%d"', '"%d"', "\ud7ff", "é", "0x", ""]
 )  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def _located(speech: tuple[str, ...]) -> tuple[str, ...]:
     from onnxfix.request import is_sentence
 
     is_file = [text.endswith(".toml") and not is_sentence(text) for text in speech]
-    return tuple(str(Path(text).absolute()) if own else text for text, own in zip(speech, is_file, strict=True))
+    return tuple(str(Path(text).resolve()) if own else text for text, own in zip(speech, is_file, strict=True))
 
 
 def _run(zoo: str, request: Request, *, check: bool, verify_only: bool, quiet: bool) -> Migration:

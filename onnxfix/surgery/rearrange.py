@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -147,12 +148,8 @@ def _transpose_and_reshape(emitter: Emitter, view: Move, sizes: Sequence[Size], 
     dim_of = [axis for axis, row in enumerate(view.atoms) for _ in row]
     group_of = {atom: axis for axis, group in enumerate(view.groups) for atom in group}
     lead = [atom for atom, size in enumerate(sizes) if isinstance(size, str)]
-    for atom in lead:
-        if len(view.atoms[dim_of[atom]]) > 1 or len(view.groups[group_of[atom]]) > 1:
-            message = f"a reshape from {_show(view.of.dims)} to {_show(view.dims)} needs opset {ALLOWZERO}"
-            raise RewriteError(
-                f"{message}, the model has {emitter.sink.opset}", hint="freeze a dim: --set-dim NAME=SIZE"
-            )
+    if any(len(view.atoms[dim_of[atom]]) > 1 or len(view.groups[group_of[atom]]) > 1 for atom in lead):
+        return _reshape_in_place(emitter, view, sizes, order, name)
     front = [dim_of[atom] for atom in lead]
     rest = [axis for axis in range(len(view.atoms)) if axis not in front]
     tensor = _permute(emitter, emitter.tensor(view.of), [*front, *rest])
@@ -178,6 +175,75 @@ def _transpose_and_reshape(emitter: Emitter, view: Move, sizes: Sequence[Size], 
         if name and final == sorted(final)
         else _permute(emitter, tensor, final, name)
     )
+
+
+def _reshape_in_place(emitter: Emitter, view: Move, sizes: Sequence[Size], order: Sequence[int], name: str) -> str:
+    """Divides dims, transposes and merges, with dims of size 1 put in and taken out: all others keep their place.
+
+    Reshape copies a size from the same place where its shape says 0, be it written there or found out at run time. A
+    dim that is divided gets units behind it for its parts; one that is merged leaves some. What is found out takes the
+    first place of its dim, where 0 is copied from what is 0 too.
+    """
+    rows = [[sizes[atom] for atom in row] for row in _counted(view.atoms)]
+    merged = [[sizes[atom] for atom in group] for group in view.groups if group]
+    if any(isinstance(size, str) for row in (*rows, *merged) for size in row[1:]):
+        message = f"a reshape from {_show(view.of.dims)} to {_show(view.dims)} needs opset {ALLOWZERO}"
+        raise RewriteError(f"{message}, the model has {emitter.sink.opset}", hint="freeze a dim: --set-dim NAME=SIZE")
+    tensor = emitter.tensor(view.of)
+    if gone := [axis for axis, row in enumerate(view.atoms) if not row]:
+        tensor = emitter.change_axes("Squeeze", tensor, gone)
+    tensor = _divide(emitter, tensor, [dim for axis, dim in enumerate(view.of.dims) if axis not in gone], rows)
+    added = [axis for axis, group in enumerate(view.groups) if not group]
+    last = "" if added else name
+    tensor = _permute(emitter, tensor, order, last if all(len(group) == 1 for group in merged) else "")
+    tensor = _merge(emitter, tensor, merged, last)
+    if added:
+        tensor = emitter.change_axes("Unsqueeze", tensor, added, name)
+    return emitter.node("Identity", [tensor], name) if name not in ("", tensor) else tensor
+
+
+def _counted(rows: Sequence[Sequence[Size]]) -> list[list[int]]:
+    """Returns the numbers of the atoms of each dim that has some."""
+    count = itertools.count()
+    return [[next(count) for _ in row] for row in rows if row]
+
+
+def _divide(emitter: Emitter, tensor: str, dims: Sequence[Size], rows: Sequence[Sequence[Size]]) -> str:
+    """Divides dims into their parts."""
+    if all(len(row) == 1 for row in rows):
+        return tensor
+    whole = emitter.node("Shape", [tensor])
+    tensor = emitter.change_axes("Unsqueeze", tensor, _units(rows))
+    pieces = [piece for dim, row in zip(dims, rows, strict=True) for piece in _pieces(emitter, whole, dims, row)]
+    return emitter.node("Reshape", [tensor, emitter.node("Concat", pieces, axis=0)])
+
+
+def _pieces(emitter: Emitter, whole: str, dims: Sequence[Size], row: Sequence[Size]) -> list[str]:
+    """Returns the shape of one dim's parts; what stays as it is is copied."""
+    if len(row) == 1:
+        return [emitter.numbers(row[0] if isinstance(row[0], int) else 0)]
+    return [_run_time_size(emitter, whole, dims, [size]) for size in row]
+
+
+def _merge(emitter: Emitter, tensor: str, groups: Sequence[Sequence[Size]], name: str) -> str:
+    """Merges dims; the result has one for each group, and the name if anything was merged."""
+    if all(len(group) == 1 for group in groups):
+        return tensor
+    before = [size for group in groups for size in group]
+    whole = emitter.node("Shape", [tensor])
+    pieces = []
+    for group in groups:
+        pieces += _pieces(emitter, whole, before, group) if len(group) == 1 else [
+            _run_time_size(emitter, whole, before, group), *[emitter.numbers(1)] * (len(group) - 1)
+        ]  # fmt: skip
+    tensor = emitter.node("Reshape", [tensor, emitter.node("Concat", pieces, axis=0)])
+    return emitter.change_axes("Squeeze", tensor, _units(groups), name)
+
+
+def _units(rows: Sequence[Sequence[Size]]) -> list[int]:
+    """Returns the places behind the first part of each dim."""
+    starts = list(itertools.accumulate((len(row) for row in rows), initial=0))
+    return [start + place for start, row in zip(starts, rows, strict=False) for place in range(1, len(row))]
 
 
 def _permute(emitter: Emitter, tensor: str, perm: Sequence[int], name: str = "") -> str:

@@ -205,6 +205,21 @@ def port_to_json(port: Port) -> dict[str, Json]:
     return {"name": port.name, "dtype": port.dtype, "dims": None if port.dims is None else list(port.dims)}
 
 
+def bytes_text(count: int) -> str:
+    """Returns a number of bytes for people."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def copied_text(terms: Mapping[tuple[str, ...], int]) -> str:
+    """Returns a sum of products, each of a number of bytes and axes whose sizes only run time knows."""
+    return " + ".join(" x ".join((bytes_text(count), *axes)) for axes, count in terms.items()) or "none"
+
+
 def _copies_to_json(copies: Copies) -> Json:
     """Returns, station by station, the terms whose sum it is: bytes, and the axes that they are multiplied with."""
     stations = {"source": copies.before, "with_adapters": copies.adapters, "after_cancelling": copies.after}

@@ -67,16 +67,6 @@ def show_failure(failure: Failure) -> None:
     people().print(text, soft_wrap=True)
 
 
-def bytes_text(count: int) -> str:
-    """Returns a number of bytes for people."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
-
-
 def count_text(count: int, noun: str) -> str:
     """Returns a number with its noun: `1 tick`, `12,345 values`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -72,7 +72,8 @@ def _propose(model: Path, others: Mapping[str, object]) -> None:
 def _show_file(console: Console, inspection: Inspection) -> None:
     from rich.text import Text
 
-    from onnxfix.cli.console import bytes_text, count_text, print_table
+    from onnxfix.cli.console import count_text, print_table
+    from onnxfix.report import bytes_text
 
     title = Text().append(inspection.path, "bold").append(f"  {bytes_text(inspection.bytes)}")
     console.print(title, soft_wrap=True)

@@ -83,7 +83,8 @@ def record(
 def _show(console: Console, trace: Trace) -> None:
     from rich.text import Text
 
-    from onnxfix.cli.console import bytes_text, count_text
+    from onnxfix.cli.console import count_text
+    from onnxfix.report import bytes_text
 
     header = trace.header
     headline = Text().append("recorded", "bold green").append(f"  {header.model}", "bold")

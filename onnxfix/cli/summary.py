@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxfix.cli.console import bytes_text, count_text, print_table
-from onnxfix.report import ConversionReport, Outcome
+from onnxfix.cli.console import count_text, print_table
+from onnxfix.report import ConversionReport, Outcome, bytes_text, copied_text
 
 if TYPE_CHECKING:
     from onnxfix.sidefiles.change import SideFile
-    from onnxfix.surgery.copies import Bytes, Copies
+    from onnxfix.surgery.copies import Copies
     from onnxfix.verify.report import VerifyReport
 
 _FEW = 3
@@ -145,16 +145,11 @@ def _nodes(report: ConversionReport) -> Text:
 
 def _copies(copies: Copies) -> Text:
     """Returns the bytes of cache that are copied per step."""
-    text = Text(_bytes(copies.before))
+    text = Text(copied_text(copies.before))
     for count, word in ((copies.adapters, "with adapters"), (copies.after, "after cancelling, per step")):
         text.append(" -> ", _QUIET)
-        text.append(_bytes(count)).append(f" {word}", _QUIET)
+        text.append(copied_text(count)).append(f" {word}", _QUIET)
     return text
-
-
-def _bytes(terms: Bytes) -> str:
-    """Returns a sum of products, each of a number of bytes and axes whose sizes only run time knows."""
-    return " + ".join(" x ".join((bytes_text(count), *axes)) for axes, count in terms.items()) or "none"
 
 
 def _proof(proof: VerifyReport | None) -> Text:

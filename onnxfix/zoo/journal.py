@@ -15,7 +15,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +100,23 @@ class Row:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Entry:
+    """All that the journal says of a model.
+
+    Attributes:
+        row: All but what follows.
+        outcome: What became of it; None where it is not done.
+        started: When the work on it began, as ISO 8601 says it; empty where it did not.
+        seconds: How long each stage took.
+    """
+
+    row: Row
+    outcome: Outcome | None = None
+    started: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
 _COLUMNS = "path, state, settings, version, source, data, outcome, results, notes"
 
 
@@ -133,6 +150,8 @@ class Journal:
             hint = "use the onnxfix that wrote it, or start over with --fresh"
             raise JournalError(f"the journal is of version {version}, not {SCHEMA}", where=str(self.path), hint=hint)
         if self._is_read_only:
+            if version == 0:
+                raise JournalError("nothing stands in the journal", where=str(self.path), hint="migrate again")
             return
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -242,6 +261,26 @@ class Journal:
         with self._guarded():
             for path, facts in self._connection.execute(query, (State.DONE,)):
                 yield path, outcome_from_json(json.loads(facts))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yields all that is known of all models, by path."""
+        with self._guarded():
+            query = f"SELECT started, seconds, facts, {_COLUMNS} FROM models ORDER BY path"
+            for started, seconds, facts, *values in self._connection.execute(query):
+                row = _row((*values,))
+                outcome = outcome_from_json(json.loads(facts)) if row.state is State.DONE else None
+                yield Entry(row, outcome, started, dict(json.loads(seconds)))
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """Lets the block see the journal as it is now, whatever another process writes meanwhile."""
+        with self._guarded():
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
 
     def counts(self) -> Mapping[str, int]:
         """Returns how many models had each outcome; those that are not done count as `waiting`."""

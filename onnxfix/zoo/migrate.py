@@ -163,7 +163,7 @@ class _Run:
         stage = hidden_name(source) if self.request.is_in_place else self.state.stage / name
         return Task(
             todo.member.path, str(source), str(stage), todo.settings, is_in_place=self.request.is_in_place,
-            size=todo.member.size,
+            size=todo.member.size, scratch=str(self.state.stage),
         )  # fmt: skip
 
     def copy(self) -> tuple[int, list[Gap]]:

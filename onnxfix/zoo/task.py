@@ -33,6 +33,7 @@ class Task:
         is_in_place: Whether the result takes the source's place.
         against: To verify: the original or a trace that `source` is held against; empty where there is neither.
         size: Bytes of the model file, from which the memory is guessed that it takes.
+        scratch: A folder for what is needed meanwhile, that is swept if the process is killed; empty: the system's.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Task:
     is_in_place: bool = False
     against: str = ""
     size: int = 0
+    scratch: str = ""
 
 
 @dataclass(frozen=True)

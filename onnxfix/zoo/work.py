@@ -7,6 +7,7 @@ hidden name and shares its data files. Nothing that people see is touched here: 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -49,6 +50,7 @@ def work_on(task: Task, tell: Tell | None = None) -> Work:
         tell: Is told how far it is.
     """
     start = time.perf_counter()
+    tempfile.tempdir = task.scratch or None
     bench = _Bench(task, tell)
     is_full = False
     try:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def _without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
             yield Started(task)
             yield Ended(task, work_on(task))
 
+    monkeypatch.setattr(tempfile, "tempdir", None)  # where it is put back, since the work is done in this process
     monkeypatch.setattr(Pool, "run", run)
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from zoo_models import NEW, OLD, ONNXFIX, PLAIN, hidden, journal, make_zoo, tree, with_shared_data
 
 _KILLS = int(os.environ.get("ONNXFIX_KILLS", "2"))
@@ -52,8 +53,10 @@ def _done(out: Path) -> int:
         return 0
 
 
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zoo, expected, out = _zoo(tmp_path), tmp_path / "expected", tmp_path / "out"
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     before = tree(zoo)
     assert subprocess.run(_words(zoo, expected), stderr=subprocess.DEVNULL).returncode == 3
     moments, hits = random.Random(_SEED), 0
@@ -68,6 +71,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path: Path) -> N
     assert journal(out) == journal(expected)
     assert hidden(out) == hidden(expected) == {"journal.sqlite", "lock"}
     assert tree(zoo) == before
+    assert not [path for path in (tmp_path / "scratch").iterdir() if "onnxfix" in path.name]
 
 
 def test_killed_at_each_of_its_calls_it_ends_as_if_undisturbed(tmp_path: Path) -> None:

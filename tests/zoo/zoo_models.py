@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def here(tasks: Iterable[Task], limits: Limits, most: int) -> Generator[Event, N
     """Works on tasks in this process: what is tested with it is everything but processes."""
     for task in tasks:
         yield Started(task)
-        yield Ended(task, work_on(task))
+        with_own = tempfile.tempdir
+        work = work_on(task)
+        tempfile.tempdir = with_own
+        yield Ended(task, work)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

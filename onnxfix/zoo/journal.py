@@ -24,6 +24,8 @@ from onnxfix.errors import OnnxfixError
 from onnxfix.zoo.outcome import Outcome, outcome_from_json, outcome_to_json
 
 SCHEMA = 1
+_PAGES = 64
+"""Pages of 4 kB after which what is committed is moved from the log into the journal: disks may be nearly full."""
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE models (
@@ -155,6 +157,7 @@ class Journal:
             return
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
         if version == 0:
             self._connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
 

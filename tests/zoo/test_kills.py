@@ -1,7 +1,7 @@
 """Killed at any moment and started again, a migration ends like one that nobody disturbed.
 
-`ONNXFIX_KILLS=50` kills a real migration of 60 models so often, at random moments; the suite does it a few times, with
-fewer models. `python killed_at.py FOLDER 1` kills one with made-up work at each of its calls.
+`ONNXFIX_KILLS=50` kills a real migration of 60 models so often, at random moments, and one of made-up work at each of
+its calls; the suite does it a few times, with fewer models. For root it also fills a small disk then, again and again.
 """
 
 from __future__ import annotations
@@ -83,3 +83,27 @@ def test_killed_at_each_of_its_calls_it_ends_as_if_undisturbed(tmp_path: Path) -
     assert ran.returncode == 0, ran.stderr
     kills = json.loads(ran.stdout)
     assert all(kills[mode] >= 500 // step for mode in ("tree", "in-place"))
+
+
+if _KILLS > 10 and os.geteuid() == 0:
+
+    def test_on_a_disk_that_is_full_again_and_again_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
+        zoo, expected, disk = _zoo(tmp_path), tmp_path / "expected", tmp_path / "disk"
+        assert subprocess.run(_words(zoo, expected), stderr=subprocess.DEVNULL).returncode == 3
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=True)
+        try:
+            stops = 0
+            for size in range(300, 6000, 150):
+                subprocess.run(["mount", "-o", f"remount,size={size}k", disk], check=True)
+                ran = subprocess.run(_words(zoo, disk / "out"), capture_output=True, text=True)
+                assert ran.returncode == 3
+                if "full" not in ran.stderr:
+                    break
+                stops += 1
+            assert stops > 2
+            assert tree(disk / "out") == tree(expected)
+            assert journal(disk / "out") == journal(expected)
+            assert hidden(disk / "out") == {"journal.sqlite", "lock"}
+        finally:
+            subprocess.run(["umount", disk], check=True)

@@ -161,8 +161,11 @@ def test_somebody_may_end_it(number: signal.Signals, zoo: Path, tmp_path: Path) 
         while "running" not in journal_rows(out):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        second = command(zoo, out, "--to", "silero-hc")  # meanwhile, nobody else may
         os.killpg(process.pid, number)  # as a terminal does
         said = process.communicate(timeout=30)[1].decode()
+    assert second.returncode == 2
+    assert f"another migration is at work here: process {process.pid} on " in second.stderr
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert said == "interrupted\n  the same command goes on where it was\n"

@@ -74,8 +74,9 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def hidden(folder: Path) -> set[str]:
-    """Returns the names of all that lies in the hidden folder."""
-    return {path.relative_to(folder / ".onnxfix").as_posix() for path in (folder / ".onnxfix").rglob("*")}
+    """Returns the names of all that lies in the hidden folder, but for reports."""
+    found = {path.relative_to(folder / ".onnxfix").as_posix() for path in (folder / ".onnxfix").rglob("*")}
+    return found - {"report.html", "report.json", "report.csv", "junit.xml"}
 
 
 def journal(folder: Path) -> dict[str, dict[str, object]]:

@@ -24,7 +24,7 @@ class Recipe:
     """How one file is made: the network under one convention, what it is exported with, and how its ports are called.
 
     `arguments` is nested as the network takes it; `inputs` and `outputs` name its tensors in order, `dynamic_axes` the
-    dims that are not fixed, by port and axis.
+    dims that are not fixed, by port and axis. With `short_names`, values inside the graph are numbered.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Recipe:
     opset: int
     dynamic_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    short_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def for_dynamo(recipe: Recipe, limits: Mapping[str, tuple[int, int]]) -> DynamoR
         opset=DYNAMO_OPSET,
         dynamic_axes=recipe.dynamic_axes,
         metadata=recipe.metadata,
+        short_names=recipe.short_names,
         limits=limits,
     )
 
@@ -67,6 +69,8 @@ def export(recipe: Recipe) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         model = export_dynamo(recipe) if isinstance(recipe, DynamoRecipe) else export_traced(recipe)
     strip(model)
+    if recipe.short_names:
+        shorten(model.graph)
     for key, value in recipe.metadata.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
@@ -128,3 +132,17 @@ def strip(model: onnx.ModelProto) -> None:
     for item in items:
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
+
+
+def shorten(graph: onnx.GraphProto) -> None:
+    """Numbers the values inside a graph, and drops the names of nodes: paths of modules are half of a small file."""
+    ports = {port.name for port in (*graph.input, *graph.output)}
+    inner = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    numbers = {name: f"v{i}" for i, name in enumerate(dict.fromkeys(inner)) if name and name not in ports}
+    assert not ports & set(numbers.values())
+    for item in (*graph.initializer, *graph.value_info):
+        item.name = numbers.get(item.name, item.name)
+    for node in graph.node:
+        node.ClearField("name")
+        node.input[:] = [numbers.get(name, name) for name in node.input]
+        node.output[:] = [numbers.get(name, name) for name in node.output]

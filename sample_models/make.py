@@ -1,7 +1,7 @@
 """Makes the sample models: `python sample_models/make.py [--only GLOB]` writes them beside this file.
 
-Needs PyTorch and onnxscript, which neither onnxfix nor its tests need. A file is only written if all models of its
-family agree, whichever of them are asked for.
+Needs einops, and PyTorch and onnxscript, which neither onnxfix nor its tests need. A file is only written if all models
+of its family agree, whichever of them are asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from agreement import Group, hold_together
 from exporting import Recipe, export
-from families import conformer_cpu, conformer_others, conformer_speakers, gpt2, plain, vad
+from families import conformer_cpu, conformer_others, conformer_speakers, gpt2, plain, small, small_speech, spoken, vad
 from networks.conformer import Sizes as ConformerSizes
 from networks.conformer import make_conformer
 from networks.gpt2 import Sizes as Gpt2Sizes
@@ -48,6 +48,8 @@ def families() -> Iterator[Family]:
     yield Family(list(vad.recipes(detector)), list(vad.groups(detector.sizes)))
     spotter = make_plain()
     yield Family(list(plain.recipes(spotter)), list(plain.groups(spotter)))
+    for subject, interfaces in (*small.families(), *small_speech.families()):
+        yield Family(list(spoken.recipes(subject, interfaces)), [spoken.group(subject, interfaces)])
 
 
 def make_models(family: Family) -> dict[str, onnx.ModelProto]:

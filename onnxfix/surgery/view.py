@@ -107,3 +107,9 @@ class Cast(View):
     def sources(self) -> tuple[View, ...]:
         """The view that this one is made of."""
         return (self.of,)
+
+
+def is_plain(kind: type[Slice] | type[Move], new: View, old: View) -> bool:
+    """Whether a view is one more movement of another, so that nothing was saved by moving it."""
+    bare = new.of if isinstance(new, Cast) else new
+    return isinstance(bare, kind) and bare.of is (old.of if isinstance(old, Cast) else old)

@@ -7,12 +7,13 @@ import errno
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from onnxfix.errors import ModelWriteError
 from onnxfix.zoo.copies import back_up, copy_file, disk_full
 from onnxfix.zoo.failure import is_disk_full
-from onnxfix.zoo.journal import Journal, Mark
+from onnxfix.zoo.journal import DOOMED, Journal, Mark
 from onnxfix.zoo.outcome import Failed, Outcome
 from onnxfix.zoo.resume import Todo
 from onnxfix.zoo.state import BACKUP, StateFolder
@@ -62,7 +63,8 @@ class Delivery:
             raise disk_full(self.state.out)
         old = {mark.path: mark for mark in (todo.row.results if todo.row else ())}
         new = {staged.mark.path: staged.mark for staged in work.results}
-        announced = {**old, **new}
+        doomed = {path: replace(mark, sha256=DOOMED) for path, mark in old.items() if path not in new}
+        announced = {**doomed, **new}
         self._announce(task, work, work.outcome, announced.values())
         outcome, final = work.outcome, new
         try:

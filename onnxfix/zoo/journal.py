@@ -45,6 +45,10 @@ CREATE TABLE models (
 """
 
 
+DOOMED = ""
+"""The digest of a file that a row has to do with only until it is removed."""
+
+
 class JournalError(OnnxfixError):
     """The journal cannot be read or written."""
 

@@ -127,7 +127,7 @@ class _Run:
         todo = outstanding(ground, wanted, rows, self.journal)
         for folder in sorted({(self.state.out / one.member.path).parent for one in todo}):
             sweep_folder(folder)
-        self.notes += [f"{one.member.path}: {note}: done again" for one in todo for note in one.notes]
+        self.notes += [f"{one.member.path}: {one.reason}: done again" for one in todo if one.reason]
         return todo
 
     def work(self, todo: Iterable[Todo]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxfix.zoo.journal import Journal, Mark, Row, State
+from onnxfix.zoo.journal import DOOMED, Journal, Mark, Row, State
 from onnxfix.zoo.marks import digest_of
 from onnxfix.zoo.outcome import Failed
 from onnxfix.zoo.settings import Settings
@@ -22,13 +22,20 @@ class Todo:
         member: The model.
         settings: What is asked for.
         row: What the journal says of it; None where it is new.
-        notes: Why it is done again, where it was done before.
+        reason: Why it is done again, where that is news; empty where it was never done.
     """
 
     member: Member
     settings: Settings
     row: Row | None = None
-    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the journal says of it from now on; what was said of a run that came to nothing still holds."""
+        if self.reason:
+            return (self.reason,)
+        return () if self.row is None else self.row.notes
 
 
 @dataclass(frozen=True)
@@ -71,21 +78,25 @@ def outstanding(
         row = _taken_up(ground, row, journal)
         reason = _why_again(ground, member, settings, row)
         if reason is not None:
-            left.append(Todo(member, settings, row, (reason,) if reason else ()))
+            left.append(Todo(member, settings, row, reason))
         elif journal is not None:
             _remark(ground, row, journal)
     return left
 
 
 def _taken_up(ground: Ground, row: Row, journal: Journal | None) -> Row:
-    """Returns a row as done if it was killed just before it said so: all that it announced is in place."""
-    if row.state is not State.DELIVERING or not row.results:
-        return row
-    if any(state_of(ground.out, mark) for mark in row.results):
+    """Returns a row as done if its run was killed just before it said so: all that it announced is in place."""
+    results = tuple(mark for mark in row.results if mark.sha256 != DOOMED)
+    is_delivered = row.state is State.DELIVERING and results and not any(state_of(ground.out, one) for one in results)
+    if not is_delivered or (len(results) < len(row.results) and not ground.is_in_place):
         return row
     if journal is not None:
-        journal.finish(row.path)
-    return replace(row, state=State.DONE)
+        for mark in row.results:
+            if mark.sha256 == DOOMED:  # in place, these are traces, which belong to one model
+                with contextlib.suppress(OSError):
+                    (ground.out / mark.path).unlink()
+        journal.finish(row.path, results)
+    return replace(row, state=State.DONE, results=results)
 
 
 def _why_again(ground: Ground, member: Member, settings: Settings, row: Row) -> str | None:

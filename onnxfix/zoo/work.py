@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from onnxfix.errors import DetectError
+from onnxfix.errors import DetectError, OnnxfixError
 from onnxfix.zoo import fault
 from onnxfix.zoo.failure import failure_of, is_disk_full
 from onnxfix.zoo.journal import Mark
@@ -86,7 +86,10 @@ class _Bench:
         if self.task.aim is Aim.VERIFY:
             self.outcome = self.verify()
         elif self.task.settings.is_excluded:
-            self.copy([], [])
+            locations: list[str] = []
+            with contextlib.suppress(OnnxfixError):  # it is not asked to be a model that can be read
+                locations = self.locations()
+            self.copy(locations, locations)
         elif self.task.aim is Aim.CHECK:
             self.outcome = self.check()
         else:

@@ -36,13 +36,13 @@ def _made_up(task: Task) -> Work:
     """Makes a result of a model: its bytes, and `+`. Models of `s` share a data file, `f` fails, `k` is skipped."""
     source, stage = Path(task.source), Path(task.stage)
     mark = mark_of(source, task.path)
-    if source.name.startswith("f"):
+    if source.name.startswith("f") or source.read_bytes() == b"bad":
         return Work(Failed("ModelReadError", "as it should"), mark)
     if not task.is_in_place:
         stage.mkdir()
     target = stage if task.is_in_place else stage / source.name
     results = []
-    if source.name.startswith("s") and not task.is_in_place:
+    if source.name.startswith("s") and source.read_bytes() != b"alone" and not task.is_in_place:
         shutil.copy2(source.with_name("w.bin"), stage / "w.bin")
         results.append(Staged(mark_of(stage / "w.bin", "w.bin"), str(stage / "w.bin")))
     is_skipped = source.name.startswith("k")
@@ -100,45 +100,57 @@ def _fill(zoo: Path) -> None:
     (zoo / "t.txt").write_bytes(b"other")
 
 
+def _change(zoo: Path) -> None:
+    """Lets one model fail that was migrated, one do without its data, and one be new."""
+    (zoo / "m.onnx").write_bytes(b"bad")
+    (zoo / "s1.onnx").write_bytes(b"alone")
+    (zoo / "n.onnx").write_bytes(b"new")
+
+
 def _everything(out: Path) -> tuple[dict[str, bytes], set[str], dict[str, dict[str, object]]]:
     return tree(out), hidden(out), journal(out)
 
 
-def main(folder: Path, step: int, *, is_in_place: bool) -> int:
+def main(folder: Path, step: int, *, is_in_place: bool, is_first: bool) -> int:
     """Returns how many moments there were; all of them ended as an undisturbed run."""
 
     def action() -> None:
-        request = Request(None if is_in_place else folder / "out", is_in_place=is_in_place)
-        migrate(survey(folder / "zoo"), request, runner=_runner)
+        request = Request(None if is_in_place else folder / "now" / "out", is_in_place=is_in_place)
+        migrate(survey(folder / "now" / "zoo"), request, runner=_runner)
 
-    _fill(folder / "zoo")
-    original = tree(folder / "zoo")
+    now, begin = folder / "now", folder / "begin"
+    now.mkdir(parents=True)
+    _fill(now / "zoo")
+    if not is_first:
+        assert _in_child(action) == 0
+        _change(now / "zoo")
+    now.rename(begin)
+    shutil.copytree(begin, now)
+    original, out = tree(now / "zoo"), now / ("zoo" if is_in_place else "out")
     assert _in_child(action) == 0
-    out = folder / ("zoo" if is_in_place else "out")
     expected = _everything(out)
     moment = kills = 0
     while True:
-        for place in (folder / "zoo", folder / "out"):
-            shutil.rmtree(place, ignore_errors=True)
-        _fill(folder / "zoo")
+        shutil.rmtree(now)
+        shutil.copytree(begin, now)
         ended = _in_child(lambda moment=moment: _killed_at(moment, action))  # type: ignore[misc]
         if ended == 0:
-            break
+            return kills
         assert ended == KILLED, f"moment {moment}: {ended}"
         kills += 1
         # Killed once more while it recovers, and only then left alone.
         assert _in_child(lambda moment=moment: _killed_at(moment // 2, action)) in (0, KILLED)  # type: ignore[misc]
         assert _in_child(action) == 0, f"moment {moment}"
         assert _everything(out) == expected, f"moment {moment}"
-        assert is_in_place or tree(folder / "zoo") == original, f"moment {moment}"
+        assert is_in_place or tree(now / "zoo") == original, f"moment {moment}"
         moment += step
-    return kills
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
     found = {}
-    for name in ("tree", "in-place"):
-        (place / name).mkdir()
-        found[name] = main(place / name, int(sys.argv[2]), is_in_place=name == "in-place")
+    for mode in ("tree", "in-place"):
+        for run in ("first", "second"):
+            place = Path(sys.argv[1]) / mode / run
+            is_first = run == "first"
+            found[f"{mode}, {run}"] = main(place, int(sys.argv[2]), is_in_place=mode == "in-place", is_first=is_first)
     sys.stdout.write(json.dumps(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -184,7 +184,7 @@ def brief(outcome: Outcome) -> Outcome:
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Json]:
     """Returns an outcome as plain JSON values."""
-    return {"outcome": outcome.word, **asdict(outcome)}
+    return {"outcome": outcome.word, **vars(outcome)}
 
 
 def outcome_from_json(value: Mapping[str, object]) -> Outcome:

@@ -19,6 +19,7 @@ from onnxfix.cli.failure import Failure, failure_of
 from onnxfix.cli.inspect import inspect
 from onnxfix.cli.migrate import migrate
 from onnxfix.cli.record import record
+from onnxfix.cli.report import report
 from onnxfix.cli.streams import guarded_streams
 from onnxfix.cli.verify import verify
 from onnxfix.errors import ExitCode, ModelError, OnnxfixError, OutputError
@@ -34,7 +35,7 @@ def commands() -> None:
     """Rewrite the cache interface of exported ONNX models from one convention into another, and prove the result."""
 
 
-for _command in (convert, migrate, verify, record, inspect, conventions):
+for _command in (convert, migrate, report, verify, record, inspect, conventions):
     commands.add_command(_command)
 
 

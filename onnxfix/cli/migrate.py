@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxfix.cli.options import from_option, json_option, read_dims, read_pairs, read_sizes, size_option
+from onnxfix.cli.report import LeavingReports
 from onnxfix.errors import ExitCode, OnnxfixError, UsageError
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ def migrate(
     if no_backup and not in_place:
         raise UsageError("there is nothing to back up", where="--no-backup", hint="it goes with --in-place")
     start = time.perf_counter()
-    migration = _run(zoo, request, check=check, verify_only=verify_only, quiet=quiet)
-    return _told(migration, time.perf_counter() - start, quiet=quiet, as_json=as_json)
+    with LeavingReports() as reports:
+        migration = _run(zoo, request, reports, check=check, verify_only=verify_only, quiet=quiet)
+    return _told(migration, reports.page, time.perf_counter() - start, quiet=quiet, as_json=as_json)
 
 
 def _places(places: tuple[str, ...], *, has_out: bool, is_optional: bool) -> tuple[str, str | None]:
@@ -138,7 +140,9 @@ def _located(speech: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(Path(text).resolve()) if own else text for text, own in zip(speech, is_file, strict=True))
 
 
-def _run(zoo: str, request: Request, *, check: bool, verify_only: bool, quiet: bool) -> Migration:
+def _run(
+    zoo: str, request: Request, reports: LeavingReports, *, check: bool, verify_only: bool, quiet: bool
+) -> Migration:  # fmt: skip
     from onnxfix.cli.zoo_progress import ZooProgress
     from onnxfix.zoo.migrate import migrate
     from onnxfix.zoo.preview import check as preview
@@ -150,7 +154,10 @@ def _run(zoo: str, request: Request, *, check: bool, verify_only: bool, quiet: b
                 _require_nothing_else(request)
                 return prove(Path(zoo), request.limits, progress)
             survey = _survey(zoo, request.out)
-            return preview(survey, request, progress) if check else migrate(survey, request, progress)
+            if check:
+                return preview(survey, request, progress)
+            reports.out = request.destination(survey.root)
+            return migrate(survey, request, progress)
     except KeyboardInterrupt:
         hint = "" if check or verify_only else "the same command goes on where it was"
         raise InterruptedMigrationError("interrupted", hint=hint) from None
@@ -172,12 +179,14 @@ def _require_nothing_else(request: Request) -> None:
         raise UsageError("only limits go with this option", where="--verify-only", hint=hint)
 
 
-def _told(migration: Migration, seconds: float, *, quiet: bool, as_json: bool) -> int:
+def _told(migration: Migration, page: Path | None, seconds: float, *, quiet: bool, as_json: bool) -> int:
     from onnxfix.cli.console import people, print_json
-    from onnxfix.cli.zoo_summary import migration_to_json, show_migration
+    from onnxfix.cli.zoo_summary import migration_to_json, printable, show_migration
 
     if not quiet or migration.exit_code > ExitCode.WOULD_CHANGE:
         show_migration(people(), migration, seconds, is_quiet=quiet)
+    if page is not None and not quiet:
+        people().print(f"report  {printable(str(page))}", soft_wrap=True)
     if as_json:
         print_json(migration_to_json(migration, seconds))
     return migration.exit_code

@@ -1,4 +1,4 @@
-"""The files that `onnxfix verify` leaves behind: refused before any work, or written whole, however it ends."""
+"""The files in which commands report: refused before any work, or written whole, however it ends."""
 
 from __future__ import annotations
 
@@ -39,10 +39,7 @@ class ReportFiles:
         for option, path in self.paths.items():
             where = f"{option} {path}"
             try:
-                _require_writable(path, where)
-                if _resolved(path) in taken:
-                    raise UsageError("this file is something else already", where=where, hint="choose another name")
-                taken.add(_resolved(path))
+                _require_free(path, where, taken)
                 _remove(path, where)
                 taken.add(_resolved(path))
             except UsageError as error:
@@ -64,6 +61,28 @@ class ReportFiles:
             except OSError as error:
                 message = f"the report cannot be written: {error.strerror or error}"
                 raise ModelWriteError(message, where=f"{option} {path}") from None
+
+
+def require_free(paths: Iterable[tuple[str, Path]], others: Iterable[Path]) -> None:
+    """Refuses files that cannot be written, or that are something else.
+
+    Args:
+        paths: Where reports go, each with what the user has called it.
+        others: Files that must not be overwritten.
+
+    Raises:
+        UsageError: There is no such folder, it is not writable, or the file is something else already.
+    """
+    taken = {_resolved(path) for path in others}
+    for where, path in paths:
+        _require_free(path, where, taken)
+
+
+def _require_free(path: Path, where: str, taken: set[tuple[int, int] | Path]) -> None:
+    _require_writable(path, where)
+    if _resolved(path) in taken:
+        raise UsageError("this file is something else already", where=where, hint="choose another name")
+    taken.add(_resolved(path))
 
 
 def _write(path: Path, content: bytes) -> None:

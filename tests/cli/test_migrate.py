@@ -93,10 +93,10 @@ def test_what_it_came_to(zoo: Path, capsys: Capture) -> None:
     lines = printed.err.splitlines()
     assert lines[:3] == ["converted  1", "unchanged  1", "skipped    1"]
     assert lines[3].startswith("time  ")
-    assert lines[4:] == ["1 other file copied"]
+    assert lines[4:] == ["1 other file copied", f"report  {zoo.parent}/out/.onnxfix/report.html"]
     assert printed.out == ""
     assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO]) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == "3 models were done already"
+    assert capsys.readouterr().err.splitlines()[-2] == "3 models were done already"
 
 
 def test_failures_are_told_at_the_end_with_what_to_do(zoo: Path, capsys: Capture) -> None:

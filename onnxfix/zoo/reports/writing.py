@@ -1,0 +1,131 @@
+"""The reports of a migration, written from its journal in one go: each file whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from onnxfix import __version__
+from onnxfix.errors import ModelWriteError, UsageError
+from onnxfix.model.atomic import NewFile, sweep
+from onnxfix.zoo.journal import Journal
+from onnxfix.zoo.reports.format import ORDER, Format, Summary, Told
+from onnxfix.zoo.reports.junit import JunitFormat
+from onnxfix.zoo.reports.listing import CsvFormat, JsonFormat
+from onnxfix.zoo.reports.page import PageFormat
+from onnxfix.zoo.state import StateFolder
+
+NAMES = {"html": "report.html", "json": "report.json", "csv": "report.csv", "junit": "junit.xml"}
+"""What the reports are called in a folder."""
+_FORMATS: Mapping[str, Callable[[], Format]] = {
+    "html": PageFormat, "json": JsonFormat, "csv": CsvFormat, "junit": JunitFormat,
+}  # fmt: skip
+
+
+def report_files(folder: Path) -> dict[str, Path]:
+    """Returns where all reports lie in a folder, by format."""
+    return {kind: folder / name for kind, name in NAMES.items()}
+
+
+def require_journal(out: Path) -> StateFolder:
+    """Returns the hidden folder of a destination.
+
+    Raises:
+        UsageError: Nothing was migrated there.
+    """
+    state = StateFolder(out)
+    if not state.journal.is_file():
+        hint = "name the destination of a migration"
+        raise UsageError("nothing was migrated here: there is no journal", where=str(out), hint=hint)
+    return state
+
+
+def write_reports(out: Path, files: Mapping[str, Path]) -> Summary:
+    """Writes what the journal of a migration says, as it is at this moment; a migration may be at work.
+
+    Args:
+        out: The destination of the migration; in place, the zoo.
+        files: Where the reports go, by format: `html`, `json`, `csv`, `junit`.
+
+    Raises:
+        UsageError: Nothing was migrated there.
+        JournalError: The journal cannot be read.
+        ModelWriteError: A report cannot be written.
+    """
+    state = require_journal(out)
+    with Journal(state.journal, is_read_only=True) as journal, journal.still(), contextlib.ExitStack() as stack:
+        summary = _summary(out, journal)
+        drafts = [stack.enter_context(_Draft.begun(kind, path)) for kind, path in files.items()]
+        for draft in drafts:
+            draft.write(draft.format.start(summary))
+        for entry in journal.entries():
+            told = Told(entry)
+            for draft in drafts:
+                draft.write(draft.format.row(told))
+        for draft in drafts:
+            draft.write(draft.format.end())
+            draft.finish()
+        for draft in drafts:
+            draft.move()
+    return summary
+
+
+def _summary(out: Path, journal: Journal) -> Summary:
+    about, found = journal.about(), journal.counts()
+    counts = {word: found[word] for word in ORDER if found.get(word)}
+    return Summary(about.get("zoo", ""), str(out.resolve()), about.get("mode") == "in-place", __version__, counts)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A report that is being written, under a hidden name; as a context manager it goes unless it was moved."""
+
+    path: Path
+    format: Format
+    new: NewFile
+    text: IO[str]
+
+    @staticmethod
+    def begun(kind: str, path: Path) -> _Draft:
+        with _writing(path):
+            sweep(path)
+            new = NewFile(path)
+            text = new.path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        return _Draft(path, _FORMATS[kind](), new, text)
+
+    def __enter__(self) -> _Draft:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):  # what is still buffered is not wanted any more
+            self.text.close()
+        self.new.discard()
+
+    def write(self, text: str) -> None:
+        with _writing(self.path):
+            self.text.write(text)
+
+    def finish(self) -> None:
+        """Brings the file down to the disk."""
+        with _writing(self.path):
+            self.text.close()
+            self.new.write([])
+
+    def move(self) -> None:
+        with _writing(self.path):
+            self.new.move(self.path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Lets the block write a report, and says what is wrong with it."""
+    try:
+        yield
+    except OSError as error:
+        hint = "make space and run `onnxfix report`" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        message = f"the report cannot be written: {error.strerror or error}"
+        raise ModelWriteError(message, where=str(path), hint=hint) from None

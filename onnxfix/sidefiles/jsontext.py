@@ -51,6 +51,7 @@ class JsonText:
         """
         self.text = text
         self._path = path
+        self._found: tuple[str, Node] | None = None
         if text.startswith("\ufeff"):
             message = "this file begins with a byte order mark, which its runtime does not read"
             raise SideFileError(message, where=str(path), hint="Save it as UTF-8 without one.")
@@ -157,7 +158,9 @@ class JsonText:
         self.text = f"{self.text[: owner.start]}{{{inner}{entry}: {written}{outer}}}{self.text[owner.stop :]}"
 
     def _find(self, keys: Sequence[str]) -> Node | None:
-        node = _node(self.text, _skip(self.text, 0))
+        if self._found is None or self._found[0] != self.text:
+            self._found = self.text, _node(self.text, _skip(self.text, 0))
+        node = self._found[1]
         for key in keys:
             member = (node.members or {}).get(key)
             if member is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxfix.errors import SideFileError
 
-LARGEST = 1 << 24
+LARGEST = 1 << 22
 """Bytes. The files of models with hundreds of layers have some thousands."""
 
 

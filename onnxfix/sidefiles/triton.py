@@ -50,13 +50,18 @@ class _Config:
         self._beside = beside
         self._where = str(beside.source)
         self._plan = plan
+        self._renames = port_renames(plan)
+        self._parsed: tuple[str, Message] | None = None
         signature = plan.binding.signature
         self._old = ports_by_name(signature.inputs, signature.outputs)
         self._new = ports_by_name(plan.inputs, plan.outputs)
 
     @property
     def _whole(self) -> Message:
-        return parse(self.text, self._where)
+        """The text as it is now, taken apart once."""
+        if self._parsed is None or self._parsed[0] != self.text:
+            self._parsed = self.text, parse(self.text, self._where)
+        return self._parsed[1]
 
     @property
     def _is_batched(self) -> bool:
@@ -124,7 +129,9 @@ class _Config:
         for entry in entries.values():
             if entry.message.start not in new:
                 new[entry.message.start] = [self._renamed(kind, entry)]
-        changed = {place: texts for place, texts in new.items() if texts != [self._text_of(place, entries)]}
+        standing = [entry.message for entry in entries.values()]
+        old = {message.start: self.text[message.start : message.stop] for message in standing}
+        changed = {place: texts for place, texts in new.items() if texts != [old[place]]}
         owner = self._owner(kind)
         if changed and owner is not None:
             self.text = applied(self.text, list_edits(self.text, owner, kind.name, changed))
@@ -199,8 +206,7 @@ class _Config:
         """Returns an entry whose port keeps its layout, but maybe not its name, its type and its axes of size 1."""
         is_input = kind.is_input(kind.keys[0])
         old = self._old[is_input, entry.port]
-        renames = port_renames(self._plan)
-        names = {key: renames.get((kind.is_input(key), name), name) for key, name in entry.names.items()}
+        names = {key: self._renames.get((kind.is_input(key), name), name) for key, name in entry.names.items()}
         new = self._new[is_input, names[kind.keys[0]]]
         shapes: list[tuple[int, ...]] = []
         if new.name in self._plan.unit_axes:
@@ -222,11 +228,10 @@ class _Config:
     def follow_controls(self) -> None:
         """Writes the new names of inputs by which Triton tells a model where a sequence begins and ends."""
         edits: list[Edit] = []
-        renames = port_renames(self._plan)
         for batching in self._whole.messages("sequence_batching"):
             for control in batching.messages("control_input"):
                 name = control.text("name") or ""
-                new = renames.get((True, name), name)
+                new = self._renames.get((True, name), name)
                 if new != name:
                     edits += scalar_edit(control, "name", quoted(new))
                     self.changes.append(f"control_input: {name} -> {new}")
@@ -274,7 +279,3 @@ class _Config:
             if twice is not None:
                 raise SideFileError(f"`{twice.names[key]}` stands twice in `{kind.name}`", where=twice.message.where)
         return found
-
-    def _text_of(self, place: int, entries: Mapping[str, Entry]) -> str:
-        message = next(entry.message for entry in entries.values() if entry.message.start == place)
-        return self.text[message.start : message.stop]

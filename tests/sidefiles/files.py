@@ -10,7 +10,7 @@ import onnxfix
 from onnxfix.convention.binding import bind
 from onnxfix.convention.load import library
 from onnxfix.convention.plan import Edits, Plan, make_plan
-from onnxfix.convention.sketch import signature_of
+from onnxfix.convention.sketch import SIZES, signature_of
 from onnxfix.sidefiles.change import Beside
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -111,7 +111,8 @@ def genai(**decoder: object) -> str:
     return json.dumps(content, indent=2)
 
 
-def spoken(source: str, target: str) -> Plan:
+def spoken(source: str, target: str, **sizes: int | str) -> Plan:
     """Returns the plan for a model that has the ports of a convention of the library, from one to another."""
     known = library()
-    return make_plan(bind(known[source], signature_of(known[source])), known[target])
+    signature = signature_of(known[source], {**SIZES, **sizes})
+    return make_plan(bind(known[source], signature), known[target])

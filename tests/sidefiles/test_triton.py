@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -288,3 +289,15 @@ def test_states_that_triton_would_swap_are_told() -> None:
         "`cache_last_channel_len_next` to `cache_last_channel`, `cache_last_channel_next` to `cache_last_channel_len`: "
         "--rename one so that inputs and outputs sort alike",
     )
+
+
+def test_hundreds_of_layers_take_no_time() -> None:
+    states = ",\n".join(
+        f'{{ input_name: "past_{layer}" output_name: "present_{layer}" data_type: TYPE_FP32 dims: [ 2, -1, 4, -1, 7 ] }}'
+        for layer in range(300)
+    )
+    asked = spoken("gpt2-stacked", "genai", layer=300)
+    start = time.process_time()
+    after = followed(f"sequence_batching {{ state [ {states} ] }}", asked).after
+    assert time.process_time() - start < 10
+    assert len(ports(after, "state", "input_name")) == 600

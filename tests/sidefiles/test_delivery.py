@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -241,6 +243,29 @@ def test_an_interrupt_leaves_both_or_none(old: Path, monkeypatch: pytest.MonkeyP
     assert (after == before) is not is_moved
     assert ("past_key_names" in after[NAME].decode()) is is_moved
     assert sorted(after) == sorted(before | ({f"{NAME}.orig": b""} if is_moved else {}))
+
+
+KILLED = """
+import os, sys
+import onnxfix
+from onnxfix.model.staged import Staged
+
+Staged.commit = lambda staged: os._exit(9)
+path = sys.argv[1]
+onnxfix.convert(path, path, to="genai", write_config=True, simplify=False, verify=False)
+"""
+
+
+def test_a_kill_between_the_two_leaves_the_original_of_the_side_file(old: Path) -> None:
+    before = contents(old)
+    assert subprocess.run([sys.executable, "-c", KILLED, str(old / "model.onnx")]).returncode == 9
+    after = contents(old)
+    assert after["model.onnx"] == before["model.onnx"]
+    assert after[f"{NAME}.orig"] == before[NAME]
+    assert "past_key_names" in after[NAME].decode()
+    # Once more, and both are there: the file speaks of the result already.
+    convert(old)
+    assert sorted(contents(old)) == [NAME, f"{NAME}.orig", "model.onnx"]
 
 
 def test_what_is_not_proven_is_not_shown(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,7 +293,7 @@ def test_states_that_triton_would_swap_are_told() -> None:
 
 def test_hundreds_of_layers_take_no_time() -> None:
     states = ",\n".join(
-        f'{{ input_name: "past_{layer}" output_name: "present_{layer}" data_type: TYPE_FP32 dims: [ 2, -1, 4, -1, 7 ] }}'
+        f'{{ input_name: "past_{layer}" output_name: "present_{layer}" data_type: TYPE_FP32 dims: [2, -1, 4, -1, 7] }}'
         for layer in range(300)
     )
     asked = spoken("gpt2-stacked", "genai", layer=300)

@@ -159,7 +159,8 @@ class Canceller:
         best, fired = plan(outputs), []
         least = self._cost(best.values()) or 0
         # What others read, too, can be looked through as well, but it stays and may be the better source.
-        for nodes, slack in ((dying, 0), (self.frontier.above(outputs), -1)):
+        near, far = self.frontier.above(outputs, frozenset(dying)), self.frontier.above(outputs)
+        for nodes, slack in ((dying, 0), (far, -1), (near, -1)):
             found, seen = self.frontier.look(nodes)
             through = plan(
                 {name: self.frontier.known.get(name) or found.get(name) or view for name, view in outputs.items()}

@@ -113,21 +113,30 @@ class Frontier:
                 return False
         return True
 
-    def above(self, outputs: Iterable[str]) -> list[Node]:
-        """Returns the movement that some outputs come from, producers first, whoever else reads it."""
+    def above(self, outputs: Iterable[str], joins: Collection[Node] | None = None) -> list[Node]:
+        """Returns the movement that some outputs come from, producers first, whoever else reads it.
+
+        Args:
+            outputs: The outputs.
+            joins: The nodes at which to go on where tensors are put together or taken apart; None for all.
+        """
+
+        def is_above(node: Node) -> bool:
+            return is_movement(node) and (joins is None or node in joins or node.op_type not in ("Concat", "Split"))
+
         order: dict[Node, None] = {}
         stack = [node for name in outputs if (node := self.graph.producer(name)) is not None]
         while stack:
             node = stack[-1]
-            wanted = [] if node in order or not is_movement(node) else [
+            wanted = [] if node in order or not is_above(node) else [
                 one for name in node.inputs if (one := self.graph.producer(name)) is not None and one not in order
-                and is_movement(one)
+                and is_above(one)
             ]  # fmt: skip
             if wanted:
                 stack += wanted
                 continue
             stack.pop()
-            if is_movement(node):
+            if is_above(node):
                 order[node] = None
         return list(order)
 

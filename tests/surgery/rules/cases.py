@@ -88,6 +88,12 @@ BOUNDARIES = {
         "{kv:k,v}_{layer} -> {kv:k,v}n_{layer}: batch head time dim",
         "float[2,3,T2,8] next",
     ),
+    "yields turned": Boundary(
+        "float[B,4,T] x, float[B,U,4] a",
+        "x -> next: batch dim time",
+        "z -> zn: batch time dim",
+        "float[B,4,T2] next",
+    ),
     "yields pair": Boundary(
         "float[B,T,4] h, float[B,T,4] c, float[B,T,4] a, float[B,T,4] b",
         "{hc:h,c} -> {hc:h,c}n: batch time dim",

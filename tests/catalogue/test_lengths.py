@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,12 @@ def test_a_length_counts_all_that_is_there(name: str, tmp_path: Path) -> None:
 
 def test_the_library_has_such() -> None:
     assert {"funasr-paraformer", "nemo", "wenet-gpu"} <= set(NAMES)
+
+
+def test_a_count_of_all_frames_goes_up_with_the_frames(tmp_path: Path) -> None:
+    model = Model.from_proto(build(library()["icefall-conformer"]))
+    onnxfix.record(model, tmp_path / "run.npz", options=onnxfix.VerifyOptions(ticks=3))
+    with np.load(tmp_path / "run.npz") as run:
+        counts = [run[f"tick/{tick}/input/processed_lens"] for tick in range(3)]
+        frames = [run[f"tick/{tick}/input/x"].shape[1] for tick in range(2)]
+    assert [list(later - earlier) for earlier, later in itertools.pairwise(counts)] == [[n, n] for n in frames]

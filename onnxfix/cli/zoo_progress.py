@@ -75,9 +75,14 @@ class ZooProgress(Watcher):
         """Is told what became of a model."""
         self._counts[outcome.word] += 1
         done = sum(self._counts.values())
-        rate = done / max(1e-3, time.monotonic() - self._started)
-        text = f"{rate:.1f} a second" if rate >= 1 else f"{rate * 60:.1f} a minute"
+        text = rate_text(done, time.monotonic() - self._started)
         self._bar.update(self._task, completed=done, description=text)
+
+
+def rate_text(done: int, seconds: float) -> str:
+    """Returns how many models were done in a second or, if that is less than one, in a minute."""
+    rate = done / max(1e-3, seconds)
+    return f"{rate:.1f} a second" if rate >= 1 else f"{rate * 60:.1f} a minute"
 
 
 def _line(path: str) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxfix.cli.console import count_text, print_table
-from onnxfix.cli.zoo_progress import STYLES
+from onnxfix.cli.zoo_progress import STYLES, rate_text
 from onnxfix.zoo.outcome import WORDS, Failed, Outcome, Refused, outcome_to_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _trouble(path: str, outcome: Failed | Refused) -> Text:
 
 def _closing(migration: Migration, seconds: float) -> list[Text]:
     done = len(migration.outcomes) if migration.out is None else len(migration.outcomes) - migration.kept
-    rate = f", {done / seconds:.1f} a second" if done and seconds else ""
+    rate = f", {rate_text(done, seconds)}" if done else ""
     lines = [Text(f"time  {seconds:.1f} s for {count_text(done, 'model')}{rate}", "dim")]
     if migration.kept:
         lines.append(Text(f"{count_text(migration.kept, 'model')} were done already"))

@@ -35,7 +35,9 @@ def asked_side_files(
     """
     if not is_asked:
         names = [] if model is None or plan.is_identity else [path.name for path, _, _ in _found(model, model)]
-        return (), tuple(f"`{name}` beside the model speaks of the old ports: see --write-config" for name in names)
+        return (), tuple(
+            f"`{name}` beside the model stays as it is: --write-config writes it for the result" for name in names
+        )
     if model is None or destination is None:
         what = "model is" if model is None else "result stays"
         raise UsageError(f"the {what} in memory, nothing lies beside it", where="--write-config")

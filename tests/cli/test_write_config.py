@@ -128,7 +128,7 @@ def test_a_file_alone_may_have_to_change(model: Path, capsys: Capture) -> None:
 def test_without_the_option_a_note_tells_of_it(model: Path, capsys: Capture) -> None:
     assert run(model, model, "--to", "genai", *FAST) == 0
     printed = " ".join(capsys.readouterr().err.split())
-    assert f"note `{NAME}` beside the model speaks of the old ports: see --write-config" in printed
+    assert f"note `{NAME}` beside the model stays as it is: --write-config writes it for the result" in printed
     assert json.loads((model.parent / NAME).read_text()) == CONFIG
 
 

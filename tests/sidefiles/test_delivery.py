@@ -290,7 +290,7 @@ def test_without_being_asked_the_file_is_told_and_stays(old: Path, name: str) ->
     (old / NAME).rename(old / name)
     before = (old / name).read_bytes()
     report = onnxfix.convert(old / "model.onnx", old / "model.onnx", to="genai", simplify=False, verify=False)
-    assert f"`{name}` beside the model speaks of the old ports: see --write-config" in report.notes
+    assert f"`{name}` beside the model stays as it is: --write-config writes it for the result" in report.notes
     assert report.side_files == ()
     assert (old / name).read_bytes() == before
     again = onnxfix.convert(old / "model.onnx", to="genai")

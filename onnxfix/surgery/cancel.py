@@ -76,8 +76,9 @@ class Canceller:
         self.fired.update(node.op_type for node in absorbed)
         for name in known:
             self._serve(name, shown)
-        for name in [*known, *self._renamed]:
-            self._serve_shapes(name, shown)
+        # What is made for one of them may be cut at bounds that are computed from the size of another.
+        while any(self._serve_shapes(name, shown) for name in [*known, *self._renamed]):
+            pass
 
     def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int | None:
         """Returns how many nodes it takes to make tensors of these views; None where the opset cannot say it."""
@@ -124,17 +125,21 @@ class Canceller:
 
     # Sizes
 
-    def _serve_shapes(self, name: str, shown: Mapping[str, str]) -> None:
+    def _serve_shapes(self, name: str, shown: Mapping[str, str]) -> bool:
+        """Lets those that ask for the size of a known tensor ask others; says whether there were any."""
         view = self.frontier.known[name]
+        served = False
         for node in self.graph.consumers(name):
             if not is_question(node) or node in self.frontier.absorbed or self._serves_absorbed(node):
                 continue
+            served = True
             if reroot(self.graph, node, view, self.emitter.existing(view)):
                 self.frontier.absorbed[node] = None
                 self.fired[node.op_type] += 1
             else:
                 self.refused.append(f"the whole shape of {shown.get(name, name)} is needed")
                 self.graph.set_input(node, 0, self.emitter.tensor(view))
+        return served
 
     def _serves_absorbed(self, node: Node) -> bool:
         """Whether absorbed nodes, and nothing else, need what a node yields: then it goes with them."""

@@ -215,7 +215,7 @@ def _plan(
             first = first or error
     if first is not None and not found:
         raise first
-    return min(found, key=lambda plan: len({*_order(ports)} ^ {*_order(Signature(plan.inputs, plan.outputs))}))
+    return min(found, key=lambda plan: _distance(_order(Signature(plan.inputs, plan.outputs)), _order(ports)))
 
 
 def _plan_to(target: Convention, binding: Binding, ports: Signature, edits: Edits) -> Plan:
@@ -229,6 +229,11 @@ def _plan_to(target: Convention, binding: Binding, ports: Signature, edits: Edit
     plan = make_plan(binding, goal, edits)
     fixed = _fixed(plan, ports)
     return make_plan(binding, goal, replace(edits, dims={**fixed, **edits.dims})) if fixed else plan
+
+
+def _distance(planned: list[str], found: list[str]) -> tuple[int, bool]:
+    """Returns how far the ports of a plan are from those that there are; twins may differ in nothing but the order."""
+    return len({*found} ^ {*planned}), planned != found
 
 
 def _order(signature: Signature) -> list[str]:

@@ -71,3 +71,12 @@ def test_a_flag_that_was_switched_needs_no_note(tmp_path: Path) -> None:
     path = written(tmp_path, "optimum-seq2seq")
     notes = onnxfix.verify(path, path).notes
     assert not [note for note in notes if "use_cache_branch" in note]
+
+
+def test_a_result_is_held_against_the_twin_whose_order_it_has(tmp_path: Path) -> None:
+    """Optimum says in which order its ports stand, and transformers.js does not: both read the same names."""
+    source, new = tmp_path / "source.onnx", tmp_path / "new.onnx"
+    source.write_bytes(build(library()["gpt2-stacked"]).SerializeToString())
+    onnxfix.convert(source, new, to="transformers-js-hybrid")
+    assert onnxfix.inspect(new).convention == "optimum"
+    assert onnxfix.verify(source, new).is_exact

@@ -168,6 +168,9 @@ class Sizes:
         shape = []
         for item, dim in zip(layout.items, dims, strict=True):
             told = self.told(dim)
+            if told is None and not item:
+                # What a convention has as one may have the name of a dim that is more.
+                told = self._by_symbol(dim)
             shape.append(math.prod(self._axis(port, known, axis, dim) for axis in item) if told is None else told)
         return _require_bounded(tuple(shape), port)
 

@@ -170,6 +170,12 @@ def test_sizes_go_by_dim_axis_cache_and_metadata(sizes, cache, mask):
     assert inputs["required_cache_size"] == cache
 
 
+def test_a_dim_that_a_convention_has_as_one_is_as_large_as_its_namesakes():
+    # The convention has positions for one stream; in this export they are for as many as there are.
+    (first, *_) = drive("spoken/decoder_llm-export", ticks=1)
+    assert first.inputs["position_ids"].shape == first.inputs["input_ids"].shape == (5, 11)
+
+
 def test_dims_that_the_conversion_freezes_have_that_size_in_the_source():
     ticks = drive("conformer_packed", ticks=2, edits=Edits(dims={"T_CACHE": 48, "T_ADD_T_CACHE": 64}))
 

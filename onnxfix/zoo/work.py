@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from onnxfix.errors import DetectError, OnnxfixError
+from onnxfix.errors import DetectError, OnnxfixError, UsageError
 from onnxfix.zoo import fault
 from onnxfix.zoo.failure import failure_of, is_disk_full
 from onnxfix.zoo.journal import Mark
@@ -110,11 +110,11 @@ class _Bench:
                 edits=self.edits(), simplify=settings.is_simplified,
                 verify=self.options() if settings.is_verified else False, progress=self.tell,
             )  # fmt: skip
-        except DetectError:
-            if not self.is_without_caches():
+        except (DetectError, UsageError):
+            if not (reason := self.reason_to_skip()):
                 raise
             self.copy(locations, locations)
-            return Skipped("no cache: no output looks like an input of the next call")
+            return Skipped(reason)
         self.seconds = report.seconds
         facts = facts_of(report)
         if report.outcome is Word.UNCHANGED:
@@ -137,10 +137,10 @@ class _Bench:
                 open_model(self.path), to=settings.to or None, from_=settings.from_ or None,
                 sizes=dict(settings.sizes), edits=self.edits(),
             )  # fmt: skip
-        except DetectError:
-            if not self.is_without_caches():
+        except (DetectError, UsageError):
+            if not (reason := self.reason_to_skip()):
                 raise
-            return Skipped("no cache: no output looks like an input of the next call")
+            return Skipped(reason)
         read_wishes(plan, self.options())
         report = report_of(plan, "", "")
         if report.outcome is Word.UNCHANGED:
@@ -172,17 +172,22 @@ class _Bench:
         settings = self.task.settings
         return VerifyOptions(settings.ticks, settings.seed, None, dict(settings.feeds))
 
-    def is_without_caches(self) -> bool:
-        """Whether nothing is known, and nothing looks like a state: a model that has none is no failure."""
+    def reason_to_skip(self) -> str:
+        """Returns why there is nothing to convert in a model that cannot be converted; empty where there is."""
         from onnxfix.convention.detect import detect
         from onnxfix.pairing import state_pairs
-        from onnxfix.request import open_model
+        from onnxfix.request import open_model, require_known_sizes
 
         if self.task.settings.from_:
-            return False
+            return ""
         model = open_model(self.path)
         found = detect(model.signature(), dict(self.task.settings.sizes))
-        return not found.candidates and found.refused is None and not state_pairs(model)
+        if not found.candidates and found.refused is None and not state_pairs(model):
+            return "no cache: no output looks like an input of the next call"
+        if self.task.settings.to or found.best is None or found.best.binding.convention.successor is not None:
+            return ""
+        require_known_sizes(found.best.binding)  # a slip of the pen is no reason
+        return f"nothing has replaced `{found.best.binding.convention}` upstream, and nobody says what it shall become"
 
     # Files.
 

@@ -10,14 +10,28 @@ from pathlib import Path
 
 import onnx
 import pytest
-from zoo_models import NEW, OLD, OTHER, PLAIN, TO, here, hidden, journal, make_zoo, outcomes, tree, with_shared_data
+from zoo_models import (
+    NEW,
+    OLD,
+    OTHER,
+    PLAIN,
+    SAMPLES,
+    TO,
+    here,
+    hidden,
+    journal,
+    make_zoo,
+    outcomes,
+    tree,
+    with_shared_data,
+)
 
 import onnxfix
 from onnxfix.errors import ModelWriteError, UsageError
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.migrate import migrate
 from onnxfix.zoo.migration import Migration, Request
-from onnxfix.zoo.outcome import Failed
+from onnxfix.zoo.outcome import Failed, Skipped
 from onnxfix.zoo.pool import Ended, Event
 from onnxfix.zoo.preview import check
 from onnxfix.zoo.settings import Change
@@ -128,6 +142,20 @@ def test_the_journal_has_the_proof(zoo: Path, tmp_path: Path) -> None:
     assert facts["proof"]["exact"] is True  # type: ignore[index,call-overload]
     assert facts["proof"]["runs"][0]["ports"][0]["max_abs"][0] == 0  # type: ignore[index,call-overload]
     assert not {"seconds", "source", "destination"} & facts.keys()
+
+
+def test_where_nobody_says_what_a_model_shall_become_its_successor_does(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo", {"a.onnx": OLD, "sub/gpt.onnx": SAMPLES / "gpt2_stacked.onnx"})
+    migration = _run(zoo, tmp_path / "out", Change(is_verified=False))
+    assert dict(migration.outcomes)["a.onnx"] == Skipped(
+        "nothing has replaced `silero-state` upstream, and nobody says what it shall become"
+    )
+    assert dict(migration.outcomes)["sub/gpt.onnx"].word == "converted"
+    assert (tmp_path / "out" / "a.onnx").read_bytes() == OLD.read_bytes()
+    # A slip of the pen is no reason to skip.
+    migration = _run(zoo, tmp_path / "out", Change(sizes={"whim": 3}))
+    assert {one.kind for _, one in migration.outcomes if isinstance(one, Failed)} == {"UsageError"}
+    assert tree(tmp_path / "out") == {}
 
 
 def test_rules_say_what_is_left_out_and_what_others_become(tmp_path: Path) -> None:

@@ -306,7 +306,9 @@ class _Merge:
         if node.has_graphs:
             renames = capture_renames(self.before[_key(proto.output)], proto)
             if renames is None:
-                raise SimplifyError(f"onnxsim changed a nested graph of {node}")
+                raise SimplifyError(
+                    f"onnxsim changed a nested graph of the {node.op_type} `{node.name or node.outputs[0]}`"
+                )
             provided = {old: self._provided(new) for old, new in renames.items()}
             freed += [old for old, new in provided.items() if old != new]
             self.view.set_captures(node, provided)

@@ -7,10 +7,13 @@ what runs with it takes NumPy, PyTorch and ONNX Runtime from the environment.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -34,6 +37,28 @@ def folder(group: str) -> Path:
     path = INSTALLED / group
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not there: python tests/packages/groups.py {group}")
+    return path
+
+
+def requirements(group: str) -> str:
+    """Returns what a group consists of."""
+    return (REQUIREMENTS / f"{group}.txt").read_text(encoding="utf-8")
+
+
+def kept(told: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder with what a package makes, from an earlier run where there was one.
+
+    Args:
+        told: All that it depends on.
+        make: Fills a folder.
+    """
+    path = INSTALLED / "made" / hashlib.sha256(told.encode()).hexdigest()[:16]
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            made = Path(folder) / "made"
+            make(made)
+            made.rename(path)
     return path
 
 

@@ -5,6 +5,7 @@ python optimum_export.py FOLDER TASK '{"model_type": "gpt2", ...}'
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def export(folder: Path, task: str, settings: dict[str, object]) -> None:
         for weights in network.parameters():
             if weights.dim() > 1:
                 weights.normal_(0, weights.shape[-1] ** -0.5)
+    # Optimum of 2024 knows no exporter but the one that traces, which was PyTorch's default then.
+    torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
     onnx_export_from_model(network, folder, task=task, do_validation=False)
 
 

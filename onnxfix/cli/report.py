@@ -44,9 +44,11 @@ def report(
     Without options, the reports in OUT/.onnxfix are made again. A migration may be at work there.
     """
     from onnxfix.cli.report_files import require_free
-    from onnxfix.zoo.reports.writing import report_files, require_journal, write_reports
+    from onnxfix.zoo.reports.writing import report_files, write_reports
+    from onnxfix.zoo.state import StateFolder
 
-    state = require_journal(out)
+    state = StateFolder(out)
+    state.require_journal()
     asked = {"html": html, "json": json_, "junit": junit, "csv": csv}
     files = {kind: path for kind, path in asked.items() if path is not None}
     places = [(f"--{kind} {path}", path) for kind, path in files.items()]

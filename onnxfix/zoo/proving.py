@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from onnxfix.errors import UsageError
 from onnxfix.zoo.journal import Journal, Mark, Row, State
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.marks import digest_of
@@ -33,9 +32,7 @@ def prove(out: Path, limits: Limits, watcher: Watcher | None = None, runner: Run
         JournalError: The journal cannot be read.
     """
     watcher, state = watcher or Watcher(), StateFolder(out)
-    if not state.journal.exists():
-        hint = "name the destination of a migration"
-        raise UsageError("nothing was migrated here: there is no journal", where=str(out), hint=hint)
+    state.require_journal()
     outcomes: list[tuple[str, Outcome]] = []
     with state.locked():
         with Journal(state.journal, is_read_only=True) as journal:

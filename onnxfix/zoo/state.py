@@ -43,6 +43,16 @@ class StateFolder:
         """The journal's file."""
         return self.path / "journal.sqlite"
 
+    def require_journal(self) -> None:
+        """Checks that something was migrated here.
+
+        Raises:
+            UsageError: There is no journal.
+        """
+        if not self.journal.is_file():
+            hint = "name the destination of a migration"
+            raise UsageError("nothing was migrated here: there is no journal", where=str(self.out), hint=hint)
+
     @property
     def stage(self) -> Path:
         """The folder of results that nobody sees yet."""

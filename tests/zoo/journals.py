@@ -116,7 +116,7 @@ def _row(number: int, path: str, outcome: Outcome | None) -> tuple[str, ...]:
     results = mark(180_000) if isinstance(outcome, Converted | Unchanged | Skipped) else "[]"
     return (
         path, "done", settings, "0.1.0", mark(178_000), "[]", outcome.word, results,
-        notes if number % 50 == 0 else "[]", started, seconds, json.dumps(outcome_to_json(outcome)),
+        notes if number % 50 == 0 else "[]", started, seconds, json.dumps(outcome_to_json(outcome), sort_keys=True),
     )  # fmt: skip
 
 

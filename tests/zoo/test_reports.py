@@ -170,6 +170,9 @@ def test_the_page_has_a_row_and_details_for_each_model(reports: dict[str, str]) 
     before, after = detail["inputs"]  # type: ignore[misc]
     assert [port[:2] for port in before] == [["", "chunk"], ["", "offset"], ["-", "att_cache"], ["", "att_mask"]]
     assert after[2] == ["+", "key_cache_0", "float32 [1, 4, T_CACHE, 64]"]
+    assert detail["nodes"] == [
+        ["", "1812"], ["simplified", "900"], ["with adapters", "950"], ["after cancelling", "882"],
+    ]  # fmt: skip
     assert detail["copied"] == [
         ["", "24.6 kB x time"], ["with adapters", "73.7 kB x time"], ["after cancelling", "none"],
     ]  # fmt: skip

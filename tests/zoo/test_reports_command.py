@@ -139,6 +139,12 @@ def test_all_reports_are_made_again(out: Path, tmp_path: Path, capsys: Capture) 
         assert path.read_bytes() == (out / ".onnxfix" / name).read_bytes()
 
 
+def test_what_a_report_that_was_killed_has_left_goes(out: Path) -> None:
+    (out / ".onnxfix" / ".report.onnxfix-0123456789ab.html").write_text("half")
+    assert main(["report", str(out), "-q"]) == 0
+    assert hidden(out) == LEFT - {"lock"}
+
+
 def test_one_report_is_written_alone(out: Path, tmp_path: Path) -> None:
     assert main(["report", str(out), "--junit", str(tmp_path / "j.xml"), "-q"]) == 0
     assert ElementTree.parse(tmp_path / "j.xml").getroot().attrib["tests"] == "20"

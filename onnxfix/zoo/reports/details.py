@@ -81,7 +81,9 @@ def _marked(ports: Iterable[PortFact], others: Mapping[str, str], alone: str) ->
 
 
 def _steps(told: Mapping[str, int] | Mapping[str, str]) -> list[Json]:
-    return [[_STATIONS.get(name, _shown(name)), _shown(str(value))] for name, value in told.items()]
+    """Returns what was counted, in the order of the stations: the journal has them by name."""
+    names = [*(name for name in _STATIONS if name in told), *(name for name in told if name not in _STATIONS)]
+    return [[_STATIONS.get(name, _shown(name)), _shown(str(told[name]))] for name in names]
 
 
 def _proof(proof: ProofFact) -> dict[str, Json]:

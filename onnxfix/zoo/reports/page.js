@@ -249,9 +249,9 @@
       const kind = error.kind ? make("p", {}, make("b", {}, error.kind)) : null;
       add(error.kind ? "Error" : "Why", "wide error", kind, make("p", {}, error.text), error.hint && make("p", { class: "hint" }, error.hint));
     }
-    add("Log", "wide", told.log && make("pre", { tabindex: 0 }, told.log));
+    add("Log", "wide", told.log && make("pre", {}, told.log));
     add("Notes", "wide", list(told.notes));
-    add("Plan", "wide", told.plan && make("pre", { tabindex: 0 }, told.plan.join("\n")));
+    add("Plan", "wide", told.plan && make("pre", {}, told.plan.join("\n")));
     add("Inputs", "wide", portLists(told.inputs));
     add("Outputs", "wide", portLists(told.outputs));
     if (proof) add("Proof", "wide", ...proofParts(proof));

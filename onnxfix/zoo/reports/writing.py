@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from onnxfix import __version__
-from onnxfix.errors import ModelWriteError, UsageError
+from onnxfix.errors import ModelWriteError
 from onnxfix.model.atomic import NewFile, sweep
 from onnxfix.zoo.journal import Journal
 from onnxfix.zoo.reports.format import ORDER, Format, Summary, Told
@@ -31,19 +31,6 @@ def report_files(folder: Path) -> dict[str, Path]:
     return {kind: folder / name for kind, name in NAMES.items()}
 
 
-def require_journal(out: Path) -> StateFolder:
-    """Returns the hidden folder of a destination.
-
-    Raises:
-        UsageError: Nothing was migrated there.
-    """
-    state = StateFolder(out)
-    if not state.journal.is_file():
-        hint = "name the destination of a migration"
-        raise UsageError("nothing was migrated here: there is no journal", where=str(out), hint=hint)
-    return state
-
-
 def write_reports(out: Path, files: Mapping[str, Path]) -> Summary:
     """Writes what the journal of a migration says, as it is at this moment; a migration may be at work.
 
@@ -56,7 +43,8 @@ def write_reports(out: Path, files: Mapping[str, Path]) -> Summary:
         JournalError: The journal cannot be read.
         ModelWriteError: A report cannot be written.
     """
-    state = require_journal(out)
+    state = StateFolder(out)
+    state.require_journal()
     with Journal(state.journal, is_read_only=True) as journal, journal.still(), contextlib.ExitStack() as stack:
         summary = _summary(out, journal)
         drafts = [stack.enter_context(_Draft.begun(kind, path)) for kind, path in files.items()]

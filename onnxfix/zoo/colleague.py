@@ -143,14 +143,8 @@ class Colleague:
         text = self._log.read(_LOG).decode("utf-8", "replace")
         return re.sub(r"0x[0-9a-f]+", "0x...", text.strip())
 
-    def dismiss(self) -> None:
-        """Lets the process end, since there is no more to do."""
-        self.connection.close()
-        self._process.join(_SOON)
-        self.kill()
-
     def kill(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process, whatever it does; one that is idle has nothing to lose."""
         if self._log.closed:
             return
         if self._process.is_alive():

@@ -99,8 +99,6 @@ class Pool:
                 yield Started(upcoming)
                 upcoming = next(waiting, None)
             yield from self._happened()
-        for worker in self._workers:
-            worker.dismiss()
 
     def _busy(self) -> list[Colleague]:
         return [worker for worker in self._workers if worker.task is not None]

@@ -7,7 +7,7 @@ of every cache, the new ports in their order, and what else the target's contrac
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -234,7 +234,7 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
     named = symbol_renames(matches, target, (*wanted[0], *wanted[1]), fixed)
     metadata = _metadata(frozen, matches, target)
     plan = Plan(
-        binding=binding,
+        binding=_in_place(binding, matches),
         target=target,
         caches=plans,
         inputs=rename_symbols(inputs, named),
@@ -249,6 +249,18 @@ def make_plan(binding: Binding, target: Convention | None, edits: Edits | None =
     plan = _edited(plan, edits)
     _check_names(plan)
     return plan
+
+
+def _in_place(binding: Binding, matches: Iterable[Match]) -> Binding:
+    """Returns the binding with what sentences cannot say and the target does: which caches are written in place."""
+    found = {match.source.spec.name for match in matches if match.target and match.target.update == "in-place"}
+    caches = tuple(
+        replace(cache, spec=replace(cache.spec, update="in-place"))
+        if cache.spec.name in found and cache.spec.update is None
+        else cache
+        for cache in binding.caches
+    )
+    return replace(binding, caches=caches)
 
 
 def _asked_symbols(binding: Binding, edits: Edits) -> dict[str, Dim]:

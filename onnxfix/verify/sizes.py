@@ -288,6 +288,9 @@ def require_names(plan: Plan, given: Mapping[str, int]) -> None:
     axes = {axis for known in known_inputs(binding).values() for axis in known.spec.layout.axes}
     axes |= {axis for cache in binding.caches for axis in cache.spec.axes}
     axes |= {f"{cache.spec.name}.{axis}" for cache in binding.caches for axis in cache.spec.axes}
+    # The result may have axes of size 1 that the source leaves out, and not tell their size.
+    for spec in plan.target.caches if plan.target else ():
+        axes |= {name for axis in spec.axes for name in (axis, f"{spec.name}.{axis}")}
     inner = {name for known in known_inputs(binding).values() for text in known.sizes.values() for name in text.names}
     for name, size in given.items():
         if abs(size) > _LARGEST:

@@ -80,3 +80,13 @@ def test_a_result_is_held_against_the_twin_whose_order_it_has(tmp_path: Path) ->
     onnxfix.convert(source, new, to="transformers-js-hybrid")
     assert onnxfix.inspect(new).convention == "optimum"
     assert onnxfix.verify(source, new).is_exact
+
+
+def test_a_size_that_only_the_result_has_can_be_told(tmp_path: Path) -> None:
+    """One key head is none for gpt_bigcode; Bloom has it in one dim with the streams."""
+    source, new = tmp_path / "source.onnx", tmp_path / "new.onnx"
+    source.write_bytes(build(library()["bigcode-mqa"]).SerializeToString())
+    onnxfix.convert(source, new, to="bloom")
+    assert onnxfix.verify(source, new, sizes={"head": 1}).is_exact
+    with pytest.raises(onnxfix.OnnxfixError, match="heads"):
+        onnxfix.verify(source, new, sizes={"heads": 1})

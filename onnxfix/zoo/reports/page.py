@@ -31,13 +31,13 @@ _ENDLESS = -1
 
 
 class PageFormat:
-    """The page; see `page.html`, `page.css` and `page.js` beside this module."""
+    """The page; see `page.html`, `page.css`, `page.js` and `details.js` beside this module."""
 
     def __init__(self) -> None:
         self._rows: list[Json] = []
         self._details: list[Json] = []
         self._conventions: dict[str, int] = {"": 0}
-        template, self._script = _asset("page.html"), _asset("page.js")
+        template, self._script = _asset("page.html"), _asset("details.js") + _asset("page.js")
         self._head, self._foot = template.split("<!--rows-->\n")
 
     def start(self, summary: Summary) -> str:

@@ -141,7 +141,9 @@ def is_reached(name: str, found: Reach) -> bool:
 
 
 def is_turned(name: str, found: Reach) -> bool:
-    return is_reached(name, found) and (name in ALL or found.target in FEW)
+    # mobius's mask is as long as the cross cache and what the encoder hands over, which this one takes in unused.
+    is_odd = (name, found.target) == ("t5, 2024", "mobius-seq2seq")
+    return is_reached(name, found) and not is_odd and (name in ALL or found.target in FEW)
 
 
 PAIRS_OF_ALL = [

@@ -96,20 +96,16 @@ LONGER: dict[tuple[str, str], dict[str, int]] = {
         for by in ("", "_dynamo")
     },
     ("decoder_optimum_dynamo", "decoder_bigcode-mha_dynamo"): {"Slice": 4, "Split": -2},
-    # What takes a dim apart computes its sizes while the model runs (`batch = Shape(past)[0] / 3`); that these are the
-    # sizes of what was put together just before is not seen, and both stay.
-    ("decoder_bloom", "decoder_optimum"): {
-        "Cast": 8, "Concat": 16, "Div": 8, "Gather": 34, "Mul": 12, "Reshape": 16, "Shape": 14, "Transpose": 6,
-        "Unsqueeze": 14,
-    },
+    # What is put together at the outputs is as long as a sum that run time knows (`past + new`), and its batch that of
+    # another tensor: that these are the sizes of what is put together is not seen, and both stay.
     ("decoder_bloom_dynamo", "decoder_optimum_dynamo"): {
-        "Concat": 16, "Div": 8, "Gather": 16, "Mul": 8, "Reshape": 24, "Shape": 12, "Squeeze": 4, "Transpose": 6,
+        "Concat": 12, "Div": 8, "Gather": 16, "Mul": 8, "Reshape": 16, "Shape": 12, "Squeeze": 4, "Transpose": 4,
     },
     ("decoder_optimum_dynamo", "decoder_bloom_dynamo"): {
         "Gather": 16, "Reshape": -8, "Shape": 4, "Squeeze": -4, "Transpose": 2,
     },
     ("whisper_sherpa-whisper_dynamo", "whisper_per-layer_dynamo"): {
-        "Concat": 1, "Reshape": 8, "Shape": 1, "Transpose": 6,
+        "Concat": 1, "Reshape": 4, "Shape": 1, "Transpose": 3,
     },
 }  # fmt: skip
 

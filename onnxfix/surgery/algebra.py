@@ -30,7 +30,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from onnxfix.surgery.joins import merged_neighbours, shorter_join
-from onnxfix.surgery.pattern import Size, compose, is_identity, is_in_order, moved_dims, normal, product, refine
+from onnxfix.surgery.pattern import compose, is_identity, is_in_order, moved_dims, normal, refine
+from onnxfix.surgery.size import Size, product
 from onnxfix.surgery.slices import loose_slice, static_slice
 from onnxfix.surgery.view import END, Bound, Cast, Join, Leaf, Move, Slice, View, is_plain
 

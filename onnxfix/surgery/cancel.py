@@ -77,8 +77,11 @@ class Canceller:
         for name in known:
             self._serve(name, shown)
         # What is made for one of them may be cut at bounds that are computed from the size of another.
-        while any(self._serve_shapes(name, shown) for name in [*known, *self._renamed]):
-            pass
+        is_served = True
+        while is_served:
+            is_served = False
+            for name in [*known, *self._renamed]:
+                is_served |= self._serve_shapes(name, shown)
 
     def _cost(self, views: Iterable[View], splits: Iterable[Sequence[View]] = ()) -> int | None:
         """Returns how many nodes it takes to make tensors of these views; None where the opset cannot say it."""

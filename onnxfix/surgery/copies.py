@@ -64,15 +64,16 @@ def total(routes: Iterable[tuple[Route, Fraction]], dtypes: Mapping[str, str]) -
     return {axes: count for axes, count in sorted(terms.items()) if count}
 
 
-def copied_by_graph(graph: GraphView, past: Sequence[Block], present: Sequence[Block]) -> Fraction:
+def copied_by_graph(graph: GraphView, views: Views, past: Sequence[Block], present: Sequence[Block]) -> Fraction:
     """Returns how many times a graph copies a cache in each step.
 
     Args:
         graph: The graph.
+        views: Where views are made; others of the same names have the same dims.
         past: The inputs that hold the cache; none for a cache that is only written.
         present: The outputs that hold it; none for a cache that is only read.
     """
-    frontier = Frontier(graph, Views(), {})
+    frontier = Frontier(graph, views, {})
     found = frontier.explore(leaves_of(past, frontier.views))
     shares = _Shares(_even(past))
     inwards = sum(

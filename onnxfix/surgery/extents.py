@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxfix.surgery.pattern import Size
 from onnxfix.surgery.routes import extent_of
+from onnxfix.surgery.size import Size
 
 if TYPE_CHECKING:
     from onnxfix.model.graph import GraphView, Node

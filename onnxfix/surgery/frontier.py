@@ -13,8 +13,8 @@ from onnxfix.convention.signature import Dim
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.integers import Found, Integers
 from onnxfix.surgery.movement import is_movement, outputs_of
-from onnxfix.surgery.pattern import Size
 from onnxfix.surgery.routes import leaf
+from onnxfix.surgery.size import Size
 from onnxfix.surgery.view import View
 
 if TYPE_CHECKING:

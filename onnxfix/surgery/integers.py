@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import onnx
 
-from onnxfix.surgery.pattern import Size
+from onnxfix.surgery.size import Size, product, quotient
 
 if TYPE_CHECKING:
     from onnxfix.model.attributes import Array
@@ -46,6 +46,7 @@ class Numbers:
 
 
 Found: TypeAlias = "Numbers | None"
+Evaluate: TypeAlias = "Callable[[Node, list[Numbers]], Found]"
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _negate(node: Node, inputs: list[Numbers]) -> Found:
     return None if known is None else Numbers(tuple(-number for number in known), inputs[0].is_scalar)
 
 
-def _binary(compute: Callable[[int, int], int]) -> Callable[[Node, list[Numbers]], Found]:
+def _binary(compute: Callable[[int, int], int]) -> Evaluate:
     def evaluate(node: Node, inputs: list[Numbers]) -> Found:
         left, right = inputs[0].known, inputs[1].known if len(inputs) == 2 else None
         if left is None or right is None or not (1 in (len(left), len(right)) or len(left) == len(right)):
@@ -171,22 +172,42 @@ def _binary(compute: Callable[[int, int], int]) -> Callable[[Node, list[Numbers]
     return evaluate
 
 
+def _scaling(compute: Callable[[int, int], int], scale: Callable[[Size, Size], Size | None]) -> Evaluate:
+    """Returns what multiplies and divides sizes, too, that are known at run time only."""
+    exact = _binary(compute)
+
+    def evaluate(node: Node, inputs: list[Numbers]) -> Found:
+        if len(inputs) != 2 or all(one.known is not None for one in inputs):
+            return exact(node, inputs)
+        left, right = inputs[0].entries, inputs[1].entries
+        if not (1 in (len(left), len(right)) or len(left) == len(right)) or not left or not right:
+            return None
+        if any(isinstance(size, int) and not 0 < size <= _LARGEST for size in (*left, *right)):
+            return None
+        count = max(len(left), len(right))
+        results = [scale(left[index % len(left)], right[index % len(right)]) for index in range(count)]
+        known = tuple(size for size in results if size is not None)
+        return Numbers(known, inputs[0].is_scalar and inputs[1].is_scalar) if len(known) == count else None
+
+    return evaluate
+
+
 def _divide(one: int, other: int) -> int:
     """Integers are divided as in C: towards zero (onnx/onnx: docs/Operators.md, Div)."""
     quotient = abs(one) // abs(other)
     return quotient if (one < 0) == (other < 0) else -quotient
 
 
-_OPERATORS: dict[str, Callable[[Node, list[Numbers]], Found]] = {
+_OPERATORS: dict[str, Evaluate] = {
     "Add": _binary(operator.add),
     "Cast": _cast,
     "Concat": _concat,
-    "Div": _binary(_divide),
+    "Div": _scaling(_divide, quotient),
     "Gather": _gather,
     "Identity": _same,
     "Max": _binary(max),
     "Min": _binary(min),
-    "Mul": _binary(operator.mul),
+    "Mul": _scaling(operator.mul, lambda one, other: product((one, other))),
     "Neg": _negate,
     "Reshape": _reshape,
     "Slice": _slice,

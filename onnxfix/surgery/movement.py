@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.integers import Integers
-from onnxfix.surgery.pattern import Size
+from onnxfix.surgery.size import Size, Term, is_made_of, product, quotient
 from onnxfix.surgery.view import END, Bound, View
 
 if TYPE_CHECKING:
@@ -186,11 +186,16 @@ def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
         if size == 0 and index >= len(view.dims):
             return None
         shape.append(view.dims[index] if size == 0 else size)
-    if -1 in shape:
-        open_size = _open_size(view.dims, [size for size in shape if size != -1])
-        if open_size is None:
+    # A size of another tensor (exporters ask any cache for the batch) is what is left, too: no elements come or go.
+    strange = [place for place, size in enumerate(shape) if size == -1 or not is_made_of(size, view.dims)]
+    if len(strange) > 1:
+        return None
+    for place in strange:
+        left = quotient(product(view.dims), product([*shape[:place], *shape[place + 1 :]]))
+        # To merge dims of unknown size, -1 is the shortest that can be said.
+        if left is None or (shape[place] == -1 and isinstance(left, Term) and left not in view.dims):
             return None
-        shape = [open_size if size == -1 else size for size in shape]
+        shape[place] = left
     moved = reading.views.reshape(view, shape)
     return None if moved is None else [moved]
 
@@ -202,26 +207,6 @@ def _flatten(reading: _Reading, inputs: list[View]) -> list[View] | None:
     axis = reading.axis(1, rank)
     atoms = tuple((size,) for size in view.dims)
     return [reading.views.move(view, atoms, (tuple(range(axis)), tuple(range(axis, rank))))]
-
-
-def _open_size(dims: Sequence[Size], shape: Sequence[Size]) -> Size | None:
-    """Returns the size that -1 stands for: what is left of the input's dims."""
-    left = [size for size in dims if isinstance(size, str)]
-    for size in shape:
-        if isinstance(size, str):
-            if size not in left:
-                return None
-            left.remove(size)
-    known, wanted = 1, 1
-    for size in dims:
-        known *= size if isinstance(size, int) else 1
-    for size in shape:
-        wanted *= size if isinstance(size, int) else 1
-    if wanted == 0 or known % wanted:
-        return None
-    if not left:
-        return known // wanted
-    return left[0] if len(left) == 1 and known == wanted else None
 
 
 def _concat(reading: _Reading, inputs: list[View]) -> list[View] | None:

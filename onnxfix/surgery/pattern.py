@@ -8,23 +8,12 @@ through from the first dim's slowest.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-Size: TypeAlias = int | str
-"""A size; or a token for one that is known at run time only. Equal tokens are equal sizes."""
+from onnxfix.surgery.size import Size, product, quotient
+
 Pattern: TypeAlias = tuple[tuple[tuple[Size, ...], ...], tuple[tuple[int, ...], ...]]
-
-
-def product(sizes: Iterable[Size]) -> Size:
-    """Returns the product of sizes; a token where one is not known."""
-    sizes = [size for size in sizes if size != 1]
-    known = math.prod(size for size in sizes if isinstance(size, int))
-    tokens = [size for size in sizes if isinstance(size, str)]
-    if not tokens or known == 0:
-        return known
-    return "*".join([*([str(known)] if known != 1 else []), *tokens])
 
 
 def refine(one: Sequence[Size], other: Sequence[Size]) -> list[tuple[Size, int, int]] | None:
@@ -45,11 +34,14 @@ def refine(one: Sequence[Size], other: Sequence[Size]) -> list[tuple[Size, int, 
         if a == b:
             factors.append((a, i, j))
             left, right = left[1:], right[1:]
-        elif isinstance(a, int) and isinstance(b, int) and a and b and (a % b == 0 or b % a == 0):
-            factor = min(a, b)
-            factors.append((factor, i, j))
-            left = [(i, a // factor), *left[1:]] if a > factor else left[1:]
-            right = [(j, b // factor), *right[1:]] if b > factor else right[1:]
+        elif 0 in (a, b):
+            return None
+        elif (rest := quotient(a, b)) is not None:
+            factors.append((b, i, j))
+            left, right = [(i, rest), *left[1:]], right[1:]
+        elif (rest := quotient(b, a)) is not None:
+            factors.append((a, i, j))
+            left, right = left[1:], [(j, rest), *right[1:]]
         else:
             return None
     return None if left or right else factors

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from onnxfix.errors import RewriteError
-from onnxfix.surgery.pattern import Size, is_identity
+from onnxfix.surgery.pattern import is_identity
+from onnxfix.surgery.size import Size, Term, quotient
 from onnxfix.surgery.view import Move, Slice, View
 
 if TYPE_CHECKING:
@@ -274,21 +275,29 @@ def _run_time_size(emitter: Emitter, shape: str, before: Sequence[Size], group: 
     """Returns a 1-D tensor with a product of sizes, computed from the shape of the tensor before."""
     known = math.prod(size for size in group if isinstance(size, int))
     factors = [_factor(emitter, shape, before, size) for size in group if isinstance(size, str)]
-    if known != 1 or not factors:
-        factors.insert(0, emitter.numbers(known))
-    result = factors[0]
-    for factor in factors[1:]:
-        result = emitter.node("Mul", [result, factor])
+    return _multiplied(emitter, known, factors)
+
+
+def _multiplied(emitter: Emitter, number: int, factors: Sequence[str]) -> str:
+    tensors = [*([emitter.numbers(number)] if number != 1 or not factors else []), *factors]
+    result = tensors[0]
+    for tensor in tensors[1:]:
+        result = emitter.node("Mul", [result, tensor])
     return result
 
 
 def _factor(emitter: Emitter, shape: str, before: Sequence[Size], size: str) -> str:
-    """Returns one size: a dim of the tensor before, or a known fraction of one (`NAME@AXIS/NUMBER`)."""
+    """Returns one size: a dim of the tensor before, a known share of one, or computed from several."""
     if size in before:
         return emitter.node("Gather", [shape, emitter.numbers(before.index(size))], axis=0)
-    whole, _, divisor = size.rpartition("/")
-    if whole in before and divisor.isdecimal():
-        return emitter.node("Div", [_factor(emitter, shape, before, whole), emitter.numbers(int(divisor))])
+    for dim in before:
+        count = quotient(dim, size)
+        if isinstance(dim, str) and isinstance(count, int):
+            return emitter.node("Div", [_factor(emitter, shape, before, dim), emitter.numbers(count)])
+    if isinstance(size, Term):
+        factors = [_factor(emitter, shape, before, factor) for factor in size.factors]
+        whole = _multiplied(emitter, size.number, factors)
+        return whole if size.divisor == 1 else emitter.node("Div", [whole, emitter.numbers(size.divisor)])
     raise RewriteError(
         f"the size `{size}` cannot be told from {_show(before)}", hint="freeze a dim: --set-dim NAME=SIZE"
     )

@@ -168,7 +168,8 @@ class _Surgery:
         """Returns how many times the graph copies a cache in each step."""
         routes = [(cache.past, cache.present), (cache.past.inverse(), cache.present and cache.present.inverse())]
         past, present = routes[after]
-        return copied_by_graph(self.graph, past.source, present.source if present else ())
+        views = self.views if after else Views()
+        return copied_by_graph(self.graph, views, past.source, present.source if present else ())
 
     def _copies(self, before: Sequence[Fraction]) -> Copies:
         """Returns the bytes that are copied in each step, given how many times the graph copied each cache before."""

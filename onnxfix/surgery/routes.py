@@ -10,7 +10,7 @@ from onnxfix.convention.layout import Layout
 from onnxfix.convention.route import Block, Labels, Rearrange, Route, Split, Stack, fuse, holds, walk_split, walk_stack
 from onnxfix.errors import RewriteError
 from onnxfix.surgery.algebra import Views
-from onnxfix.surgery.pattern import Size
+from onnxfix.surgery.size import Size, Term, share
 from onnxfix.surgery.view import View
 
 
@@ -48,6 +48,8 @@ def extent(name: str, axis: int) -> str:
 
 def extent_of(token: str) -> tuple[str, int] | None:
     """Returns tensor and axis of a token that `extent` made; None for any other."""
+    if isinstance(token, Term):
+        return None
     name, at, axis = token.rpartition("@")
     return (name, int(axis)) if at and axis.isdecimal() and not set("*/(),") & set(axis) else None
 
@@ -103,5 +105,5 @@ def _atoms(item: tuple[str, ...], dim: Size, known: Mapping[str, int]) -> tuple[
     if len(unknown) > 1:
         names = " and ".join(f"`{axis}`" for axis in unknown)
         raise RewriteError(f"the sizes of {names} are not known", hint=f"say one: --size {unknown[0]}=N")
-    rest: Size = dim // product if isinstance(dim, int) else f"{dim}/{product}"
+    rest = share(dim, product)
     return tuple(known.get(axis, rest) for axis in item)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxfix.surgery.pattern import Size, dim_of_atom, product
+from onnxfix.surgery.pattern import dim_of_atom
+from onnxfix.surgery.size import Size, product
 from onnxfix.surgery.view import END, Bound, Join, Move, Slice, View, is_plain
 
 if TYPE_CHECKING:

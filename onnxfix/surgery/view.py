@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from onnxfix.surgery.pattern import Size
+from onnxfix.surgery.size import Size
 
 Bound: TypeAlias = int | str
 """Where a slice begins or ends: a number, or the name of a 1-D tensor with one element."""

@@ -13,8 +13,8 @@ from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.emit import Emitter
 from onnxfix.surgery.integers import Integers
 from onnxfix.surgery.movement import outputs_of
-from onnxfix.surgery.pattern import Size
 from onnxfix.surgery.routes import leaf
+from onnxfix.surgery.size import Size
 from onnxfix.surgery.view import View
 from tests.surgery.rules.cases import Case, Runner, Source, model_of, movement_of, operators, source_of
 

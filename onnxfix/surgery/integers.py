@@ -65,10 +65,19 @@ class Integers:
     _found: dict[str, Found] = field(default_factory=dict)
 
     def of(self, name: str, depth: int = _DEPTH) -> Numbers | None:
-        """Returns the content of a tensor; None where it is not known before run time, or has more than one dim."""
+        """Returns the content of a tensor; None where it has more than one dim, or an unknown number of entries.
+
+        One number that nothing is known of is a token of its own.
+        """
         if name not in self._found:
-            self._found[name] = self._evaluate(name, depth)
+            self._found[name] = self._evaluate(name, depth) or self._one_number(name)
         return self._found[name]
+
+    def _one_number(self, name: str) -> Found:
+        port = self.graph.type_of(name)
+        if port is None or port.dtype not in ("int32", "int64") or port.dims not in ((), (1,)):
+            return None
+        return Numbers((f"value({name})",), port.dims == ())
 
     def _evaluate(self, name: str, depth: int) -> Found:
         if name in self.constants:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnxfix.surgery.algebra import Views
 from onnxfix.surgery.integers import Integers
-from onnxfix.surgery.size import Size, Term, is_made_of, product, quotient
+from onnxfix.surgery.size import Size, Term, is_made_of, product, share
 from onnxfix.surgery.view import END, Bound, View
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _reshape(reading: _Reading, inputs: list[View]) -> list[View] | None:
     if len(strange) > 1:
         return None
     for place in strange:
-        left = quotient(product(view.dims), product([*shape[:place], *shape[place + 1 :]]))
+        left = share(product(view.dims), product([*shape[:place], *shape[place + 1 :]]))
         # To merge dims of unknown size, -1 is the shortest that can be said.
         if left is None or (shape[place] == -1 and isinstance(left, Term) and left not in view.dims):
             return None

@@ -106,4 +106,6 @@ def _atoms(item: tuple[str, ...], dim: Size, known: Mapping[str, int]) -> tuple[
         names = " and ".join(f"`{axis}`" for axis in unknown)
         raise RewriteError(f"the sizes of {names} are not known", hint=f"say one: --size {unknown[0]}=N")
     rest = share(dim, product)
+    if rest is None:
+        raise RewriteError(f"{dim} cannot be divided by {product}")
     return tuple(known.get(axis, rest) for axis in item)

@@ -40,34 +40,32 @@ def product(sizes: Iterable[Size]) -> Size:
         if isinstance(size, int):
             number *= size
         else:
-            tokens, multiple, share = _parts(size)
+            tokens, multiple, part = _parts(size)
             factors += tokens
             number *= multiple
-            divisor *= share
+            divisor *= part
     return _term(factors, number, divisor)
+
+
+def share(one: Size, other: Size) -> Size | None:
+    """Returns how many times `other` goes into `one` where it is known that there is no rest; None if it cannot be."""
+    ours, theirs = _parts(one), _parts(other)
+    factors, missing = Counter(ours[0]), Counter(theirs[0])
+    number, divisor = ours[1] * theirs[2], ours[2] * theirs[1]
+    if missing - factors or not divisor or (not factors - missing and number % divisor):
+        return None
+    return _term((factors - missing).elements(), number, divisor)
 
 
 def quotient(one: Size, other: Size) -> Size | None:
     """Returns how many times `other` goes into `one`; None where that is not a whole number whatever the tokens are."""
-    ours, theirs = _parts(one), _parts(other)
-    factors, missing = Counter(ours[0]), Counter(theirs[0])
-    number, divisor = ours[1] * theirs[2], ours[2] * theirs[1]
-    if missing - factors or not divisor or number % divisor:
-        return None
-    return _term((factors - missing).elements(), number // divisor, 1)
+    found = share(one, other)
+    return None if isinstance(found, Term) and found.divisor > 1 else found
 
 
 def is_made_of(size: Size, others: Iterable[Size]) -> bool:
     """Whether all tokens that a size is computed from are among those of others."""
     return set(_parts(size)[0]) <= {factor for other in others for factor in _parts(other)[0]}
-
-
-def share(size: Size, count: int) -> Size:
-    """Returns one of `count` equal parts of a size, which is known to have so many."""
-    if isinstance(size, int):
-        return size // count
-    factors, number, divisor = _parts(size)
-    return _term(factors, number, divisor * count)
 
 
 def _parts(size: Size) -> tuple[tuple[str, ...], int, int]:

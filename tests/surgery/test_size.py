@@ -7,14 +7,14 @@ import pytest
 from onnxfix.surgery.pattern import refine
 from onnxfix.surgery.size import Size, is_made_of, product, quotient, share
 
-HEADS = product([3, "x@0"])
+HEADS, THIRD = product([3, "x@0"]), share("x@0", 3) or 0
 
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
         ([], 1), ([2, 3], 6), (["x@0"], "x@0"), ([1, "x@0"], "x@0"), (["x@0", 3], "3*x@0"), ([HEADS, 2], "6*x@0"),
-        (["y@1", "x@0"], "x@0*y@1"), ([0, "x@0"], 0), ([share("x@0", 3), 3], "x@0"), ([share("x@0", 6), 3], "x@0/2"),
+        (["y@1", "x@0"], "x@0*y@1"), ([0, "x@0"], 0), ([THIRD, 3], "x@0"), ([THIRD, 2], "2*x@0/3"),
     ],
 )  # fmt: skip
 def test_products(sizes: list[Size], expected: Size) -> None:
@@ -37,8 +37,8 @@ def test_names_are_not_taken_apart() -> None:
     ("one", "other", "expected"),
     [
         (6, 4, None), (6, 0, None), ("x@0", 3, None), ("x@0", "y@0", None), (3, "x@0", None), (HEADS, 2, None),
-        (HEADS, "y@0", None), (share("x@0", 3), "x@0", None), (0, "x@0", None),
-        (6, 3, 2), (0, 3, 0), (HEADS, 3, "x@0"), (HEADS, "x@0", 3), (HEADS, HEADS, 1), ("x@0", share("x@0", 3), 3),
+        (HEADS, "y@0", None), (THIRD, "x@0", None), (0, "x@0", None),
+        (6, 3, 2), (0, 3, 0), (HEADS, 3, "x@0"), (HEADS, "x@0", 3), (HEADS, HEADS, 1), ("x@0", THIRD, 3),
         (product(["x@0", "y@1"]), "y@1", "x@0"), (product([6, "x@0"]), HEADS, 2),
     ],
 )  # fmt: skip
@@ -66,3 +66,14 @@ def test_common_factors(
     one: tuple[Size, ...], other: tuple[Size, ...], expected: list[tuple[Size, int, int]] | None
 ) -> None:
     assert refine(one, other) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (7, 3, None), ("x@0", "y@0", None), ("x@0", 0, None),
+        ("x@0", 3, "x@0/3"), (HEADS, 6, "x@0/2"), (product([4, "x@0"]), 8, "x@0/2"), (6, 3, 2), (THIRD, 2, "x@0/6"),
+    ],
+)  # fmt: skip
+def test_shares_that_are_known_to_have_no_rest(one: Size, other: Size, expected: Size | None) -> None:
+    assert share(one, other) == expected

@@ -27,8 +27,10 @@ def read_text(path: Path) -> str:
             raise SideFileError(f"this file is larger than {LARGEST >> 20} MiB", where=where, hint=hint)
         content = path.read_bytes()
     except FileNotFoundError:
-        broken = "this link leads nowhere" if path.is_symlink() else "there is no such file"
-        raise SideFileError(broken, where=where, hint="Remove it, or put the file there.") from None
+        if path.is_symlink():
+            hint = "Remove it, or put the file there."
+            raise SideFileError("this link leads nowhere", where=where, hint=hint) from None
+        raise SideFileError("there is no such file", where=where, hint="See how its path is spelled.") from None
     except (OSError, RuntimeError) as error:  # a loop of links: RuntimeError before Python 3.13
         reason = getattr(error, "strerror", None) or "a loop of links"
         raise SideFileError(f"this file cannot be read: {reason}", where=where) from None

@@ -52,8 +52,9 @@ def test_what_is_no_convention_is_refused(tmp_path: Path, content: object, messa
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConventionError, match="there is no such file"):
+    with pytest.raises(ConventionError, match="there is no such file") as error:
         read_convention(str(tmp_path / "genai_config.json"), option="--to")
+    assert "spelled" in error.value.hint
     (tmp_path / "genai_config.json").mkdir()
     with pytest.raises(ConventionError, match="this is no regular file"):
         read_convention(tmp_path / "genai_config.json", option="--to")

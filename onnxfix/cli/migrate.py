@@ -156,7 +156,8 @@ def _run(
             survey = _survey(zoo, request.out)
             if check:
                 return preview(survey, request, progress)
-            reports.out = request.destination(survey.root)
+            out = request.destination(survey.zoo)
+            reports.out = None if out is None else out.folder
             return migrate(survey, request, progress)
     except KeyboardInterrupt:
         hint = "" if check or verify_only else "the same command goes on where it was"

@@ -9,31 +9,19 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from onnxfix.errors import ModelWriteError
-from onnxfix.model.atomic import NewFile, sweep
 from onnxfix.zoo.failure import is_disk_full
-from onnxfix.zoo.marks import digest_of, keep_time
+from onnxfix.zoo.marks import digest_of
+from onnxfix.zoo.stores.local import copy_file
+from onnxfix.zoo.stores.store import Look, Store
 from onnxfix.zoo.survey import Gap, Member
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copies a file with its times, whole or not at all.
-
-    Raises:
-        OSError: It cannot be read, or the copy cannot be written.
-    """
-    sweep(target)
-    with NewFile(target, source) as new:
-        new.copy(source)
-        keep_time(source, new.path)
-        new.move(target)
-
-
-def copy_others(members: Iterable[Member], root: Path, out: Path) -> tuple[int, list[Gap]]:
-    """Copies files that are not there yet, with the same size and time.
+def copy_others(members: Iterable[Member], zoo: Store, out: Store) -> tuple[int, list[Gap]]:
+    """Copies files that are not there yet, with the same size and stamp.
 
     Args:
         members: The files.
-        root: The zoo.
+        zoo: Where they lie.
         out: The destination.
 
     Returns:
@@ -44,25 +32,26 @@ def copy_others(members: Iterable[Member], root: Path, out: Path) -> tuple[int, 
     """
     copied, failed = 0, []
     for member in members:
-        target = out / member.path
-        if _is_there(target, member):
+        if out.look(member.path) == Look(member.size, member.stamp):
             continue
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            copy_file(root / member.path, target)
+            copy(zoo, out, member.path)
             copied += 1
         except OSError as error:
             if is_disk_full(error):
-                raise disk_full(out) from None
+                raise disk_full(out.place) from None
             failed.append(Gap(member.path, f"it cannot be copied: {error.strerror or error}", True))
     return copied, failed
 
 
-def _is_there(path: Path, member: Member) -> bool:
-    with contextlib.suppress(OSError):
-        status = path.stat()
-        return (status.st_size, status.st_mtime_ns) == (member.size, member.mtime_ns)
-    return False
+def copy(source: Store, target: Store, path: str) -> None:
+    """Copies a file from one store to another, under the same path.
+
+    Raises:
+        OSError, StoreError: It cannot be read, or not be written.
+    """
+    assert source.folder is not None
+    target.take(source.folder / path, path)
 
 
 def back_up(source: Path, backup: Path, *, own: Collection[str]) -> None:
@@ -97,7 +86,7 @@ def _link_or_copy(source: Path, copy: Path) -> None:
     copy_file(source, copy)
 
 
-def disk_full(out: Path) -> ModelWriteError:
+def disk_full(place: str) -> ModelWriteError:
     """Returns the error that ends a migration, since all that follows would fail too."""
     hint = "free some space and run the same command again: it goes on where it stopped"
-    return ModelWriteError("the disk is full", where=str(out), hint=hint)
+    return ModelWriteError("the disk is full", where=place, hint=hint)

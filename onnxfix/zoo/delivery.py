@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -11,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxfix.errors import ModelWriteError
-from onnxfix.zoo.copies import back_up, copy_file, disk_full
+from onnxfix.zoo.copies import back_up, disk_full
 from onnxfix.zoo.failure import is_disk_full
 from onnxfix.zoo.journal import DOOMED, Journal, Mark
 from onnxfix.zoo.outcome import Failed, Outcome
 from onnxfix.zoo.resume import Todo
-from onnxfix.zoo.state import BACKUP, StateFolder
-from onnxfix.zoo.survey import STATE
+from onnxfix.zoo.state import StateFolder
+from onnxfix.zoo.stores.store import STATE
 from onnxfix.zoo.task import Task, Work
 
 
@@ -49,7 +48,7 @@ class Delivery:
         if self._identity is None or _identity(self.state.journal) != self._identity:
             hint = "run the same command again: it starts from the beginning"
             message = "the destination was removed while it was migrated to"
-            raise ModelWriteError(message, where=str(self.state.out), hint=hint)
+            raise ModelWriteError(message, where=self.state.out.place, hint=hint)
 
     def take(self, task: Task, todo: Todo, work: Work) -> Outcome:
         """Moves what a model has become into place, and says what became of it.
@@ -60,7 +59,7 @@ class Delivery:
         """
         self.require_destination()
         if work.is_disk_full:
-            raise disk_full(self.state.out)
+            raise disk_full(self.state.out.place)
         old = {mark.path: mark for mark in (todo.row.results if todo.row else ())}
         new = {staged.mark.path: staged.mark for staged in work.results}
         doomed = {path: replace(mark, sha256=DOOMED) for path, mark in old.items() if path not in new}
@@ -68,10 +67,10 @@ class Delivery:
         self._announce(task, work, work.outcome, announced.values())
         outcome, final = work.outcome, new
         try:
-            self._move_all(task, todo, work)
+            final = self._move_all(task, todo, work)
         except OSError as error:
             if is_disk_full(error):
-                raise disk_full(self.state.out) from None
+                raise disk_full(self.state.out.place) from None
             self.require_destination()
             place = str(error.filename2 or error.filename or "")
             outcome, final = Failed("ModelWriteError", f"it cannot be put in place: {error.strerror}", place), {}
@@ -96,14 +95,17 @@ class Delivery:
             task.path, outcome, source=work.source, data=work.data, results=results, seconds=work.seconds
         )
 
-    def _move_all(self, task: Task, todo: Todo, work: Work) -> None:
+    def _move_all(self, task: Task, todo: Todo, work: Work) -> dict[str, Mark]:
+        """Moves results into place, data files first, and returns what is there now, by path."""
+        moved = {}
         for staged in work.results:
-            target = self.state.out / staged.mark.path
-            target.parent.mkdir(parents=True, exist_ok=True)
             if self.has_backup and staged.mark.path == task.path:
                 own = {mark.sha256 for mark in (todo.row.results if todo.row else ())}
-                back_up(Path(task.source), self.state.out / BACKUP / task.path, own=own)
-            _move(Path(staged.file), target)
+                back_up(Path(task.source), self.state.backup / task.path, own=own)
+            self.state.out.move(staged.file, staged.mark.path)
+            found = self.state.out.look(staged.mark.path)
+            moved[staged.mark.path] = staged.mark if found is None else replace(staged.mark, stamp=found.stamp)
+        return moved
 
     def _drop(self, old: Iterable[str], announced: Iterable[str], final: Iterable[str]) -> None:
         """Removes what belongs to the model no more, unless another model needs it; in place, no model goes."""
@@ -111,17 +113,7 @@ class Delivery:
         self._owners.update(final)
         for path in announced:
             if self._owners[path] <= 0 and not (self.is_in_place and not path.startswith(f"{STATE}/")):
-                with contextlib.suppress(OSError):
-                    (self.state.out / path).unlink()
-
-
-def _move(file: Path, target: Path) -> None:
-    try:
-        file.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:  # a folder of the destination that lies on another disk
-            raise
-        copy_file(file, target)
+                self.state.out.remove(path)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -70,13 +70,13 @@ class Mark:
         path: Below the root of the zoo, or of the destination.
         sha256: The digest of its bytes.
         size: Bytes.
-        mtime_ns: When it was changed last, in nanoseconds.
+        stamp: Changes when the file does: `onnxfix.zoo.stores.store.Look`.
     """
 
     path: str
     sha256: str
     size: int
-    mtime_ns: int
+    stamp: str
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Journal:
             self._update(path, "state = ?, results = ?", State.DONE, _marks_text(results))
 
     def remark(self, path: str, *, source: Mark | None, results: Iterable[Mark]) -> None:
-        """Notes that files have other times now, and the same bytes."""
+        """Notes that files have other stamps now, and the same bytes."""
         text = "" if source is None else _marks_text([source])
         self._update(path, "source = ?, results = ?", text, _marks_text(results))
 
@@ -332,11 +332,11 @@ def _list_text(texts: Iterable[str]) -> str:
 
 
 def _marks_text(marks: Iterable[Mark]) -> str:
-    return json.dumps([[mark.path, mark.sha256, mark.size, mark.mtime_ns] for mark in marks], ensure_ascii=False)
+    return json.dumps([[mark.path, mark.sha256, mark.size, mark.stamp] for mark in marks], ensure_ascii=False)
 
 
 def _marks(text: str) -> tuple[Mark, ...]:
-    return tuple(Mark(*fields) for fields in json.loads(text or "[]"))
+    return tuple(Mark(path, sha256, size, str(stamp)) for path, sha256, size, stamp in json.loads(text or "[]"))
 
 
 def _row(values: tuple[str, ...]) -> Row:

@@ -17,6 +17,7 @@ from onnxfix.errors import OnnxfixError, UsageError
 from onnxfix.request import is_sentence
 from onnxfix.zoo.limits import Limits, read_bytes, read_seconds
 from onnxfix.zoo.settings import Change, Settings
+from onnxfix.zoo.stores.store import Store
 from onnxfix.zoo.survey import MANIFEST
 
 _TOP = ("rule", "migrate")
@@ -80,6 +81,12 @@ class Manifest:
             for pattern in rule.models
             if not any(is_match(pattern, path) for path in paths)
         ]
+
+
+def manifest_of(zoo: Store) -> Manifest:
+    """Returns the rules of a zoo; see `load_manifest`."""
+    assert zoo.folder is not None
+    return load_manifest(zoo.folder)
 
 
 def load_manifest(root: Path) -> Manifest:

@@ -1,22 +1,12 @@
-"""What files are: digest, size and time."""
+"""What files are: digest, size and stamp."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import stat
 from pathlib import Path
 
 from onnxfix.zoo.journal import Mark
-
-
-def mark_if_readable(file: Path, path: str) -> Mark | None:
-    """Returns what a file is; None where it cannot be read, which is told when it is opened as a model."""
-    with contextlib.suppress(OSError, ValueError):
-        if stat.S_ISREG(file.stat().st_mode):
-            return mark_of(file, path)
-    return None
 
 
 def mark_of(file: Path, path: str) -> Mark:
@@ -26,7 +16,7 @@ def mark_of(file: Path, path: str) -> Mark:
         OSError: It cannot be read.
     """
     status = file.stat()
-    return Mark(path, digest_of(file), status.st_size, status.st_mtime_ns)
+    return Mark(path, digest_of(file), status.st_size, str(status.st_mtime_ns))
 
 
 def digest_of(file: Path) -> str:

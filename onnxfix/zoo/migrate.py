@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from onnxfix import __version__
 from onnxfix.errors import UsageError
@@ -13,12 +14,12 @@ from onnxfix.model.atomic import hidden_name, sweep_folder
 from onnxfix.zoo.copies import copy_others
 from onnxfix.zoo.delivery import Delivery
 from onnxfix.zoo.journal import Journal, JournalError
-from onnxfix.zoo.manifest import Manifest, load_manifest
-from onnxfix.zoo.migration import Migration, Request, Watcher
+from onnxfix.zoo.manifest import Manifest, manifest_of
+from onnxfix.zoo.migration import Migration, Request, Watcher, resolved
 from onnxfix.zoo.pool import Ended, Runner, Started, run_in_processes
 from onnxfix.zoo.resume import Ground, Todo, outstanding
 from onnxfix.zoo.settings import Settings
-from onnxfix.zoo.state import StateFolder
+from onnxfix.zoo.state import StateFolder, open_state
 from onnxfix.zoo.survey import Gap, Kind, Survey
 from onnxfix.zoo.task import Task
 
@@ -42,12 +43,12 @@ def migrate(
         ModelWriteError: The destination cannot be written, is gone, or full.
         JournalError: The journal cannot be used.
     """
-    out = request.destination(survey.root)
+    out = request.destination(survey.zoo)
     if out is None:
         raise UsageError("where do the results go?", where="OUT", hint="onnxfix migrate ZOO OUT, or --in-place")
     request.change.applied(Settings()).require_conventions()
-    manifest = load_manifest(survey.root)
-    state = StateFolder(out)
+    manifest = manifest_of(survey.zoo)
+    state = open_state(out)
     state.make()
     with state.locked():
         if request.is_fresh:
@@ -65,8 +66,7 @@ def _start_over(state: StateFolder, *, is_in_place: bool) -> None:
     if not is_in_place and state.journal.exists():
         with contextlib.suppress(JournalError), Journal(state.journal) as journal:
             for mark in [mark for row in journal.rows() for mark in row.results]:
-                with contextlib.suppress(OSError):
-                    (state.out / mark.path).unlink()
+                state.out.remove(mark.path)
     state.discard_journal()
 
 
@@ -96,7 +96,7 @@ class _Run:
         paths = {member.path for member in self.survey.models}
         outcomes = tuple((path, one) for path, one in self.journal.outcomes(is_brief=True) if path in paths)
         return Migration(
-            self.survey.root, self.state.out, outcomes, len(paths) - len(todo), copied,
+            self.survey.zoo.place, self.state.out.place, outcomes, len(paths) - len(todo), copied,
             (*self.survey.gaps, *failed), tuple(self.notes),
         )  # fmt: skip
 
@@ -106,12 +106,12 @@ class _Run:
         Raises:
             UsageError: It holds the migration of another zoo, whose results would be mixed with these.
         """
-        own = {"zoo": str(self.survey.root.resolve()), "mode": "in-place" if self.request.is_in_place else "tree"}
+        own = {"zoo": resolved(self.survey.zoo), "mode": "in-place" if self.request.is_in_place else "tree"}
         about = self.journal.about()
         if about and about != own:
             hint = "choose another destination, or start over with --fresh"
             message = f"it holds the migration of another zoo, `{about.get('zoo')}`"
-            raise UsageError(message, where=str(self.state.out), hint=hint)
+            raise UsageError(message, where=self.state.out.place, hint=hint)
         if not about:
             self.journal.set_about(own)
 
@@ -123,10 +123,11 @@ class _Run:
         if gone := len(rows.keys() - {member.path for member in models}):
             self.notes.append(f"{gone} models of earlier runs are not in the zoo any more; their results stay")
         wanted = [(member, self.manifest.settings(member.path, self.request.change)) for member in models]
-        ground = Ground(self.survey.root, self.state.out, __version__)
+        ground = Ground(self.survey.zoo, self.state.out, __version__)
         todo = outstanding(ground, wanted, rows, self.journal)
-        for folder in sorted({(self.state.out / one.member.path).parent for one in todo}):
-            sweep_folder(folder)
+        if (root := self.state.out.folder) is not None:
+            for folder in sorted({(root / one.member.path).parent for one in todo}):
+                sweep_folder(folder)
         self.notes += [f"{one.member.path}: {one.reason}: done again" for one in todo if one.reason]
         return todo
 
@@ -159,10 +160,10 @@ class _Run:
 
     def task(self, todo: Todo, name: str) -> Task:
         """Returns what a process is asked to do."""
-        source = self.survey.root / todo.member.path
-        stage = hidden_name(source) if self.request.is_in_place else self.state.stage / name
+        source = self.survey.zoo.at(todo.member.path)
+        stage = hidden_name(Path(source)) if self.request.is_in_place else self.state.stage / name
         return Task(
-            todo.member.path, str(source), str(stage), todo.settings, is_in_place=self.request.is_in_place,
+            todo.member.path, source, str(stage), todo.settings, is_in_place=self.request.is_in_place,
             size=todo.member.size, scratch=str(self.state.stage),
         )  # fmt: skip
 
@@ -174,4 +175,4 @@ class _Run:
         others = [
             member for member in self.survey.members if member.kind is Kind.OTHER and member.path not in data
         ]  # fmt: skip
-        return copy_others(others, self.survey.root, self.state.out)
+        return copy_others(others, self.survey.zoo, self.state.out)

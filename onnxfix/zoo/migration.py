@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from onnxfix.errors import ExitCode, UsageError
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.outcome import Outcome
 from onnxfix.zoo.pool import Event
 from onnxfix.zoo.settings import Change
+from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.store import Store
 from onnxfix.zoo.survey import Gap
 
 
@@ -37,27 +39,28 @@ class Request:
     only_models: bool = False
     is_fresh: bool = False
 
-    def destination(self, root: Path) -> Path | None:
+    def destination(self, zoo: Store) -> Store | None:
         """Returns where results go; None where they go nowhere.
 
         Args:
-            root: The zoo.
+            zoo: The zoo.
 
         Raises:
             UsageError: Results would stand among their sources.
         """
         if self.is_in_place:
-            return root
+            return zoo
         if self.out is None:
             return None
-        real, zoo = self.out.resolve(), root.resolve()
-        if real == zoo:
+        out = LocalStore(self.out)
+        real, root = resolved(out), resolved(zoo)
+        if real == root:
             hint = "--in-place replaces the models, and keeps what they were"
-            raise UsageError("the destination is the zoo itself", where=str(self.out), hint=hint)
-        if zoo.is_relative_to(real):
+            raise UsageError("the destination is the zoo itself", where=out.place, hint=hint)
+        if PurePath(root).is_relative_to(real):
             hint = "choose a folder beside the zoo, or in it"
-            raise UsageError("the zoo lies in the destination", where=str(self.out), hint=hint)
-        return self.out
+            raise UsageError("the zoo lies in the destination", where=out.place, hint=hint)
+        return out
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Migration:
         notes: What the user should know.
     """
 
-    root: Path
-    out: Path | None
+    root: str
+    out: str | None
     outcomes: tuple[tuple[str, Outcome], ...]
     kept: int = 0
     copied: int = 0
@@ -92,6 +95,11 @@ class Migration:
         """The worst outcome's; not converted where models may have been missed."""
         missed = [ExitCode.NOT_CONVERTED for gap in self.gaps if gap.is_error]
         return max([ExitCode.OK, *missed, *(outcome.exit_code for _, outcome in self.outcomes)])
+
+
+def resolved(store: Store) -> str:
+    """Returns where a store really is, whatever links lead there: what a journal says of its zoo."""
+    return store.place if store.folder is None else str(store.folder.resolve())
 
 
 class Watcher:

@@ -6,13 +6,13 @@ import contextlib
 
 from onnxfix import __version__
 from onnxfix.zoo.journal import Journal
-from onnxfix.zoo.manifest import load_manifest
+from onnxfix.zoo.manifest import manifest_of
 from onnxfix.zoo.migration import Migration, Request, Watcher
 from onnxfix.zoo.outcome import Outcome, brief
 from onnxfix.zoo.pool import Ended, Runner, run_in_processes
 from onnxfix.zoo.resume import Ground, Todo, outstanding
 from onnxfix.zoo.settings import Settings
-from onnxfix.zoo.state import StateFolder
+from onnxfix.zoo.state import open_state
 from onnxfix.zoo.survey import Survey
 from onnxfix.zoo.task import Aim, Task
 
@@ -33,19 +33,19 @@ def check(
         JournalError: The journal at the destination cannot be read.
     """
     watcher = watcher or Watcher()
-    out = request.destination(survey.root)
+    out = request.destination(survey.zoo)
     request.change.applied(Settings()).require_conventions()
-    manifest = load_manifest(survey.root)
+    manifest = manifest_of(survey.zoo)
     wanted = [(member, manifest.settings(member.path, request.change)) for member in survey.models]
     todo = [Todo(member, settings) for member, settings in wanted]
-    if out is not None and not request.is_fresh and StateFolder(out).journal.exists():
-        with Journal(StateFolder(out).journal, is_read_only=True) as journal:
+    if out is not None and not request.is_fresh and (state := open_state(out)).journal.exists():
+        with Journal(state.journal, is_read_only=True) as journal:
             rows = {row.path: row for row in journal.rows()}
-        todo = outstanding(Ground(survey.root, out, __version__), wanted, rows, None)
+        todo = outstanding(Ground(survey.zoo, out, __version__), wanted, rows, None)
     kept = len(wanted) - len(todo)
     watcher.planned(len(wanted), kept)
     tasks = [
-        Task(one.member.path, str(survey.root / one.member.path), "", one.settings, Aim.CHECK, size=one.member.size)
+        Task(one.member.path, survey.zoo.at(one.member.path), "", one.settings, Aim.CHECK, size=one.member.size)
         for one in todo
     ]
     outcomes: list[tuple[str, Outcome]] = []
@@ -56,4 +56,4 @@ def check(
                 outcomes.append((event.task.path, brief(event.work.outcome)))
                 watcher.ended(*outcomes[-1])
     notes = manifest.unmatched([member.path for member in survey.models])
-    return Migration(survey.root, None, tuple(sorted(outcomes)), kept, gaps=survey.gaps, notes=tuple(notes))
+    return Migration(survey.zoo.place, None, tuple(sorted(outcomes)), kept, gaps=survey.gaps, notes=tuple(notes))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from onnxfix.zoo.journal import Journal, Mark, Row, State
 from onnxfix.zoo.limits import Limits
-from onnxfix.zoo.marks import digest_of
 from onnxfix.zoo.migration import Migration, Watcher
 from onnxfix.zoo.outcome import Converted, Failed, Outcome, Refused, brief
 from onnxfix.zoo.pool import Ended, Runner, run_in_processes
 from onnxfix.zoo.resume import state_of
 from onnxfix.zoo.settings import settings_from_key
-from onnxfix.zoo.state import BACKUP, TRACES, StateFolder
+from onnxfix.zoo.state import BACKUP, TRACES, open_state
+from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.store import Store
 from onnxfix.zoo.task import Aim, Task
 
 
@@ -31,20 +32,20 @@ def prove(out: Path, limits: Limits, watcher: Watcher | None = None, runner: Run
         UsageError: Nothing was migrated there, or another migration is at work.
         JournalError: The journal cannot be read.
     """
-    watcher, state = watcher or Watcher(), StateFolder(out)
+    watcher, state = watcher or Watcher(), open_state(LocalStore(out))
     state.require_journal()
     outcomes: list[tuple[str, Outcome]] = []
     with state.locked():
         with Journal(state.journal, is_read_only=True) as journal:
-            root = Path(journal.about().get("zoo", ""))
+            zoo = LocalStore(Path(journal.about().get("zoo", "")))
             rows = [row for row in journal.rows() if row.state is State.DONE and row.outcome == Converted.word]
         watcher.planned(len(rows), 0)
-        tasks = [_task(row, root, out) for row in rows]
-        changed = {row.path: found for row in rows if (found := _changed(row, out)) is not None}
+        tasks = [_task(row, zoo, state.out) for row in rows]
+        changed = {row.path: found for row in rows if (found := _changed(row, state.out)) is not None}
         for path, outcome in _proven(tasks, changed, limits, watcher, runner):
             outcomes.append((path, brief(outcome)))
             watcher.ended(path, outcome)
-    return Migration(root, out, tuple(sorted(outcomes, key=lambda one: one[0])))
+    return Migration(zoo.place, state.out.place, tuple(sorted(outcomes, key=lambda one: one[0])))
 
 
 def _proven(
@@ -61,7 +62,7 @@ def _proven(
                 yield event.task.path, event.work.outcome
 
 
-def _changed(row: Row, out: Path) -> Failed | None:
+def _changed(row: Row, out: Store) -> Failed | None:
     """Returns what is to say of a result that is not what was written."""
     for mark in row.results:
         if state := state_of(out, mark):
@@ -75,28 +76,36 @@ def _unproven() -> Refused:
     return Refused("VacuousCheck", "the original is gone, and no run of it was recorded: nothing is proven", hint=hint)
 
 
-def _task(row: Row, root: Path, out: Path) -> Task:
-    settings, result = settings_from_key(row.settings), out / row.path
+def _task(row: Row, zoo: Store, out: Store) -> Task:
+    settings = settings_from_key(row.settings)
     size = next((mark.size for mark in row.results if mark.path == row.path), 0)
-    return Task(row.path, str(result), "", settings, Aim.VERIFY, against=_against(row, root, out), size=size)
+    return Task(row.path, out.at(row.path), "", settings, Aim.VERIFY, against=_against(row, zoo, out), size=size)
 
 
-def _against(row: Row, root: Path, out: Path) -> str:
+def _against(row: Row, zoo: Store, out: Store) -> str:
     """Returns the original, as it was, or a recorded run of it; empty where there is neither."""
-    backup = out / BACKUP / row.path
+    for store, path in ((zoo, row.path), *((out, path) for path in _kept(row, out))):
+        if row.source is not None and _is_same(store, path, row.source):
+            return store.at(path)
+    trace = f"{TRACES}/{row.path}.npz"
+    return "" if out.look(trace) is None else out.at(trace)
+
+
+def _kept(row: Row, out: Store) -> list[str]:
+    """Returns what was kept of a model in place."""
+    if out.folder is None:
+        return []
+    backup = out.folder / BACKUP / row.path
     kept = sorted(backup.parent.glob(f"{_escaped(backup.name)}*")) if backup.parent.is_dir() else []
-    for path in (root / row.path, *kept):
-        if row.source is not None and _is_same(path, row.source):
-            return str(path)
-    trace = out / TRACES / f"{row.path}.npz"
-    return str(trace) if trace.is_file() else ""
+    return [path.relative_to(out.folder).as_posix() for path in kept]
 
 
 def _escaped(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _is_same(path: Path, mark: Mark) -> bool:
+def _is_same(store: Store, path: str, mark: Mark) -> bool:
+    found = store.look(path)
     with contextlib.suppress(OSError):
-        return path.stat().st_size == mark.size and digest_of(path) == mark.sha256
+        return found is not None and found.size == mark.size and store.digest(path) == mark.sha256
     return False

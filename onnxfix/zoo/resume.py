@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from onnxfix.zoo.journal import DOOMED, Journal, Mark, Row, State
-from onnxfix.zoo.marks import digest_of
 from onnxfix.zoo.outcome import Failed
 from onnxfix.zoo.settings import Settings
+from onnxfix.zoo.stores.store import Look, Store
 from onnxfix.zoo.survey import Member
 
 
@@ -43,19 +41,19 @@ class Ground:
     """Where a migration takes place.
 
     Attributes:
-        root: The zoo.
+        zoo: The zoo.
         out: The destination; the zoo itself in place.
         version: The onnxfix that migrates.
     """
 
-    root: Path
-    out: Path
+    zoo: Store
+    out: Store
     version: str
 
     @property
     def is_in_place(self) -> bool:
         """Whether results take the places of their sources."""
-        return self.root == self.out
+        return self.zoo == self.out
 
 
 def outstanding(
@@ -67,7 +65,7 @@ def outstanding(
         ground: Where the migration takes place.
         wanted: All models with what is asked for.
         rows: What the journal says, by path.
-        journal: Learns of what turns out to be done, and of new times; None to write nothing.
+        journal: Learns of what turns out to be done, and of new stamps; None to write nothing.
     """
     left = []
     for member, settings in wanted:
@@ -93,8 +91,7 @@ def _taken_up(ground: Ground, row: Row, journal: Journal | None) -> Row:
     if journal is not None:
         for mark in row.results:
             if mark.sha256 == DOOMED:  # in place, these are traces, which belong to one model
-                with contextlib.suppress(OSError):
-                    (ground.out / mark.path).unlink()
+                ground.out.remove(mark.path)
         journal.finish(row.path, results)
     return replace(row, state=State.DONE, results=results)
 
@@ -110,50 +107,40 @@ def _why_again(ground: Ground, member: Member, settings: Settings, row: Row) -> 
             return f"its result `{mark.path}` was {state}"
     if ground.is_in_place and row.path in {mark.path for mark in row.results}:
         return None
-    if _differs(ground.root / row.path, row.source):
+    if _differs(ground.zoo, row.source):
         return "its source was changed"
-    if any(_is_other_data(ground.root / mark.path, mark) for mark in row.data):
+    if any(ground.zoo.look(mark.path) != Look(mark.size, mark.stamp) for mark in row.data):
         return "its data was changed"
     return None
 
 
-def state_of(folder: Path, mark: Mark) -> str:
+def state_of(store: Store, mark: Mark) -> str:
     """Returns what has become of a file, `deleted` or `edited`; empty where it is as it was."""
-    path = folder / mark.path
-    if not path.is_file():
+    if store.look(mark.path) is None:
         return "deleted"
-    return "edited" if _differs(path, mark) else ""
+    return "edited" if _differs(store, mark) else ""
 
 
-def _differs(path: Path, mark: Mark) -> bool:
-    """Whether a file is not what it was; where size and time are as they were, its bytes are not read."""
+def _differs(store: Store, mark: Mark) -> bool:
+    """Whether a file is not what it was; where size and stamp are as they were, its bytes are not read."""
+    found = store.look(mark.path)
+    if found == Look(mark.size, mark.stamp):
+        return False
     try:
-        status = path.stat()
-        if status.st_size == mark.size and status.st_mtime_ns == mark.mtime_ns:
-            return False
-        return status.st_size != mark.size or digest_of(path) != mark.sha256
+        return found is None or found.size != mark.size or store.digest(mark.path) != mark.sha256
     except OSError:
         return True
-
-
-def _is_other_data(path: Path, mark: Mark) -> bool:
-    try:
-        status = path.stat()
-    except OSError:
-        return True
-    return (status.st_size, status.st_mtime_ns) != (mark.size, mark.mtime_ns)
 
 
 def _remark(ground: Ground, row: Row, journal: Journal) -> None:
-    """Notes the times of files that were touched, so that their bytes are not read every time."""
+    """Notes the stamps of files that were touched, so that their bytes are not read every time."""
     results = tuple(_renewed(ground.out, mark) for mark in row.results)
     is_replaced = ground.is_in_place and row.path in {mark.path for mark in row.results}
-    source = row.source if row.source is None or is_replaced else _renewed(ground.root, row.source)
+    source = row.source if row.source is None or is_replaced else _renewed(ground.zoo, row.source)
     if (results, source) != (row.results, row.source):
         journal.remark(row.path, source=source, results=results)
 
 
-def _renewed(folder: Path, mark: Mark) -> Mark:
-    with contextlib.suppress(OSError):
-        return replace(mark, mtime_ns=(folder / mark.path).stat().st_mtime_ns)
-    return mark
+def _renewed(store: Store, mark: Mark) -> Mark:
+    found = store.look(mark.path)
+    return mark if found is None else replace(mark, stamp=found.stamp)

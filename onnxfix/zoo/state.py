@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onnxfix.errors import ModelWriteError, UsageError
-from onnxfix.zoo.survey import STATE
+from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.store import STATE, Store
 
 BACKUP, TRACES = f"{STATE}/backup", f"{STATE}/traces"
 """Folders in a destination, with `/`."""
@@ -31,11 +32,11 @@ class StateFolder:
 
     Attributes:
         out: The destination.
-        path: The folder.
+        path: The folder, on this machine.
     """
 
     def __init__(self, out: Path) -> None:
-        self.out = out
+        self.out: Store = LocalStore(out)
         self.path = out / STATE
 
     @property
@@ -51,7 +52,12 @@ class StateFolder:
         """
         if not self.journal.is_file():
             hint = "name the destination of a migration"
-            raise UsageError("nothing was migrated here: there is no journal", where=str(self.out), hint=hint)
+            raise UsageError("nothing was migrated here: there is no journal", where=self.out.place, hint=hint)
+
+    @property
+    def backup(self) -> Path:
+        """The folder of the models as they were, in place."""
+        return self.path / "backup"
 
     @property
     def stage(self) -> Path:
@@ -68,7 +74,7 @@ class StateFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ModelWriteError(f"the destination cannot be made: {reason}", where=str(self.out)) from None
+            raise ModelWriteError(f"the destination cannot be made: {reason}", where=self.out.place) from None
 
     def make_stage(self) -> None:
         """Makes the stage, empty: for whoever holds the lock.
@@ -81,7 +87,7 @@ class StateFolder:
             self.stage.mkdir(exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ModelWriteError(f"the destination cannot be written: {reason}", where=str(self.out)) from None
+            raise ModelWriteError(f"the destination cannot be written: {reason}", where=self.out.place) from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -100,10 +106,10 @@ class StateFolder:
         except Timeout:
             hint = "wait until it ends, or end it; its work is not lost"
             message = f"another migration is at work here: {_owner_text(owner)}"
-            raise UsageError(message, where=str(self.out), hint=hint) from None
+            raise UsageError(message, where=self.out.place, hint=hint) from None
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise ModelWriteError(f"the destination cannot be locked: {reason}", where=str(self.out)) from None
+            raise ModelWriteError(f"the destination cannot be locked: {reason}", where=self.out.place) from None
         try:
             with contextlib.suppress(OSError):  # a full disk: the owner is told for people alone
                 owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
@@ -122,6 +128,12 @@ class StateFolder:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 self.journal.with_name(self.journal.name + suffix).unlink()
+
+
+def open_state(out: Store) -> StateFolder:
+    """Returns what belongs to a destination."""
+    assert out.folder is not None
+    return StateFolder(out.folder)
 
 
 def _owner_text(owner: Path) -> str:

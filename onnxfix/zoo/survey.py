@@ -16,9 +16,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from onnxfix.errors import UsageError
+from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.store import STATE, Store
 
-STATE = ".onnxfix"
-"""The folder in a destination that holds the journal and what is not finished; never part of a zoo."""
 MANIFEST = "onnxfix.toml"
 """The file at a zoo's root that holds its rules; it says how to migrate, and does not migrate along."""
 _REMNANT = re.compile(r"\..*\.onnxfix-[0-9a-f]{12}(\..*)?", re.DOTALL)
@@ -41,13 +41,13 @@ class Member:
         path: Its place below the root, with `/`.
         kind: A model, or something else; data files of models are told from others when the models are opened.
         size: Bytes; 0 where it cannot be looked at.
-        mtime_ns: When it was changed last, in nanoseconds; 0 where it cannot be looked at.
+        stamp: Changes when the file does: `onnxfix.zoo.stores.store.Look`; empty where it cannot be looked at.
     """
 
     path: str
     kind: Kind
     size: int
-    mtime_ns: int
+    stamp: str
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Survey:
     """All that is in a zoo.
 
     Attributes:
-        root: The folder that all paths start from.
+        zoo: Where they lie, below the root that all paths start from.
         members: The files, by path.
         gaps: What was not looked at, by path.
     """
 
-    root: Path
+    zoo: Store
     members: tuple[Member, ...]
     gaps: tuple[Gap, ...]
 
@@ -128,7 +128,7 @@ def survey_files(paths: Iterable[Path], root: Path | None = None) -> Survey:
     base = Path(os.path.abspath(root or os.path.commonpath([file.parent for file in files])))  # noqa: PTH100
     found = [_look(file, file.relative_to(base).as_posix()) for file in files]
     members = tuple(one for one in found if isinstance(one, Member))
-    return Survey(base, members, tuple(one for one in found if isinstance(one, Gap)))
+    return Survey(LocalStore(base), members, tuple(one for one in found if isinstance(one, Gap)))
 
 
 def read_list(text: str) -> list[Path]:
@@ -156,7 +156,7 @@ class _Walk:
         while folders:
             folders += self.folder(folders.pop())
         order = sorted(self.members, key=lambda member: member.path), sorted(self.gaps, key=lambda gap: gap.path)
-        return Survey(self.root, tuple(order[0]), tuple(order[1]))
+        return Survey(LocalStore(self.root), tuple(order[0]), tuple(order[1]))
 
     def folder(self, name: str) -> list[str]:
         """Takes the files of a folder, and returns the folders in it."""
@@ -210,12 +210,12 @@ def _look(file: Path, path: str) -> Member | Gap:
         status = file.stat()
     except (OSError, ValueError) as error:
         if kind is Kind.MODEL:  # what is wrong is told when it is opened
-            return Member(path, kind, 0, 0)
+            return Member(path, kind, 0, "")
         reason = getattr(error, "strerror", None) or str(error)
         return Gap(path, f"it cannot be looked at: {reason}", not file.is_symlink())
     if kind is Kind.OTHER and not stat.S_ISREG(status.st_mode):
         return Gap(path, "it is no regular file", False)
-    return Member(path, kind, status.st_size, status.st_mtime_ns)
+    return Member(path, kind, status.st_size, str(status.st_mtime_ns))
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

@@ -17,7 +17,7 @@ from onnxfix.errors import DetectError, OnnxfixError, UsageError
 from onnxfix.zoo import fault
 from onnxfix.zoo.failure import failure_of, is_disk_full
 from onnxfix.zoo.journal import Mark
-from onnxfix.zoo.marks import keep_time, mark_if_readable, mark_of
+from onnxfix.zoo.marks import digest_of, keep_time, mark_of
 from onnxfix.zoo.outcome import (
     Converted,
     Failed,
@@ -32,6 +32,8 @@ from onnxfix.zoo.outcome import (
     proof_facts,
 )  # fmt: skip
 from onnxfix.zoo.state import TRACES
+from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.store import Look
 from onnxfix.zoo.task import Aim, Staged, Task, Work
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class _Bench:
         self.task = task
         self.tell = tell
         self.path = Path(task.source)
+        self.store = LocalStore(self.path.parent)
+        self.seen: Look | None = None
         self.source: Mark | None = None
         self.data: tuple[Mark, ...] = ()
         self.results: tuple[Staged, ...] = ()
@@ -81,7 +85,8 @@ class _Bench:
         self.outcome: Outcome = Skipped("excluded")
 
     def work(self) -> None:
-        self.source = mark_if_readable(self.path, self.task.path)
+        self.seen = self.store.look(self.path.name)
+        self.source = self.source_mark()
         fault.provoke(self.task.path)
         if self.task.aim is Aim.VERIFY:
             self.outcome = self.verify()
@@ -259,19 +264,21 @@ class _Bench:
         """Returns the path of a file that is named relative to the model's folder."""
         return (PurePosixPath(self.task.path).parent / location).as_posix()
 
+    def source_mark(self) -> Mark | None:
+        """Returns what the source is; None where it cannot be read, which is told when it is opened as a model."""
+        if self.seen is not None:
+            with contextlib.suppress(OSError):
+                return Mark(self.task.path, digest_of(self.path), self.seen.size, self.seen.stamp)
+        return None
+
     def data_mark(self, location: str) -> Mark | None:
         """Returns what a data file is; its bytes are those of its copy, and not read here."""
-        with contextlib.suppress(OSError):
-            status = (self.path.parent / location).stat()
-            return Mark(self.beside(location), "", status.st_size, status.st_mtime_ns)
-        return None
+        seen = self.store.look(location)
+        return None if seen is None else Mark(self.beside(location), "", seen.size, seen.stamp)
 
     def require_steady(self) -> None:
         """Checks that the source is still what it was when the work began."""
-        if self.source is None:
-            return
-        status = self.path.stat()
-        if (status.st_size, status.st_mtime_ns) != (self.source.size, self.source.mtime_ns):
+        if self.source is not None and self.store.look(self.path.name) != self.seen:
             hint = "run the same command again when nobody writes it any more"
             self.outcome = Failed(Mishap.CHANGED, "the source was changed while it was migrated", hint=hint)
 

@@ -39,7 +39,7 @@ _OUTCOMES: list[tuple[Outcome, int]] = [
     (Failed(Mishap.BUG, "no"), 70),
     (Refused("DifferenceError", "no", facts={"exact": False}), 4),
 ]
-_MARK = Mark("ü\n%.onnx", "00", 3, 10**18 + 1)
+_MARK = Mark("ü\n%.onnx", "00", 3, str(10**18 + 1))
 
 
 def _fill(journal: Journal, path: str, outcome: Outcome, *results: Mark) -> None:

@@ -107,17 +107,17 @@ def test_a_file_and_a_glob_name_their_models_alone(tmp_path: Path) -> None:
     assert _models(survey(tmp_path / "a" / "m.onnx")) == ["m.onnx"]
     assert survey(tmp_path / "a" / "m.onnx").members[0].kind is Kind.MODEL
     found = survey(f"{tmp_path}/a/**/*.onnx")
-    assert (found.root, _models(found)) == (tmp_path / "a", ["b/n.onnx", "m.onnx"])
+    assert (found.zoo.folder, _models(found)) == (tmp_path / "a", ["b/n.onnx", "m.onnx"])
     assert _models(survey(tmp_path / "[x].onnx")) == ["[x].onnx"]  # a name that looks like a glob
     found = survey(f"{tmp_path}/*/m.onnx", skip=tmp_path / "out")
-    assert (found.root, _models(found)) == (tmp_path, ["a/m.onnx"])
+    assert (found.zoo.folder, _models(found)) == (tmp_path, ["a/m.onnx"])
 
 
 def test_a_list_has_its_root_where_all_its_files_lie(tmp_path: Path) -> None:
     _fill(tmp_path, "a/m.onnx", "b/m.onnx", "b/t.json")
     paths = [tmp_path / "a" / "m.onnx", tmp_path / "b" / "m.onnx", tmp_path / "b" / "t.json", tmp_path / "b" / "no"]
     found = survey_files([*paths, paths[0]])
-    assert (found.root, _models(found)) == (tmp_path, ["a/m.onnx", "b/m.onnx"])
+    assert (found.zoo.folder, _models(found)) == (tmp_path, ["a/m.onnx", "b/m.onnx"])
     assert [(gap.path, gap.is_error) for gap in found.gaps] == [("b/no", True)]
 
 

@@ -1,0 +1,1 @@
+"""Where zoos and their migrations lie: on this machine's disk, or anywhere that fsspec reaches."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from multiprocessing import Pipe
+from typing import BinaryIO
 
 from onnxfix.zoo.limits import HOUR, Limits, duration_text
 from onnxfix.zoo.memory import memory_of, memory_text
 from onnxfix.zoo.outcome import Failed, Mishap
 from onnxfix.zoo.task import Task, Work
-from onnxfix.zoo.worker import Log, Ready, Told, serve
+from onnxfix.zoo.worker import Ready, Terms, Told, command
 
 _BOOT = 120.0
 """Seconds that a process may take until it is ready."""
@@ -37,7 +38,7 @@ class Colleague:
     """
 
     def __init__(self, limits: Limits, threads: int) -> None:
-        """Starts the process.
+        """Starts the process; on Linux, it ends when the thread ends that starts it.
 
         Args:
             limits: What one model may take.
@@ -50,22 +51,17 @@ class Colleague:
         self._is_ready = False
         self._since = time.monotonic()
         self._log = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 (it lives as long as the process)
-        context = multiprocessing.get_context("spawn")
-        self.connection: Connection
-        self.connection, theirs = context.Pipe()
-        log = Log(self._log.fileno())
-        self._process = context.Process(
-            target=serve, args=(theirs, os.getpid(), log, threads, limits.memory), daemon=True
-        )  # fmt: skip
-        with _deaf():
-            self._process.start()
-        theirs.close()
+        self.connection, theirs = Pipe()
+        with theirs:
+            self.connection.send(Terms(os.getpid(), threads, limits.memory))
+            self._process = _started(theirs.fileno(), self._log)
 
     def give(self, task: Task) -> bool:
         """Hands over a model; says whether there was still somebody to take it."""
-        if not self._process.is_alive():
+        if self._process.poll() is not None:
             return False
-        self._log.truncate(0)
+        self._log.seek(0)  # both write where the other one does
+        self._log.truncate()
         try:
             self.connection.send(task)
         except OSError:
@@ -80,7 +76,7 @@ class Colleague:
             message = self.connection.recv()
         except Exception:  # whatever a process sends that is about to die
             self.is_over = True
-            self._process.join(_SOON)
+            self._join()
             return None
         if isinstance(message, Ready):
             self._is_ready = True
@@ -102,9 +98,9 @@ class Colleague:
         return Work(failed, seconds={"all": taken})
 
     def _mishap(self) -> Failed | None:
-        if self.is_over or not self._process.is_alive():
+        if self.is_over or self._process.poll() is not None:
             self.is_over = True
-            self._process.join(_SOON)
+            self._join()
             return self._crash()
         taken, allowed = time.monotonic() - self._since, self._limits.seconds or HOUR
         if not self._is_ready:
@@ -124,7 +120,7 @@ class Colleague:
     def _crash(self) -> Failed | None:
         if self.task is None:
             return None
-        code = self._process.exitcode
+        code = self._process.returncode
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
             message = f"the process that worked on it was ended by {name}"
@@ -147,14 +143,19 @@ class Colleague:
         """Ends the process, whatever it does; one that is idle has nothing to lose."""
         if self._log.closed:
             return
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join(_SOON)
+        self._process.kill()
+        self._join()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self.connection.close()
         self._log.close()
 
     def _memory(self) -> int:
-        return memory_of(self._process.pid or 0)
+        return memory_of(self._process.pid)
+
+    def _join(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_SOON)
 
 
 _SOON = 5.0
@@ -162,14 +163,28 @@ _SOON = 5.0
 _KILL = 9
 
 
+def _started(handle: int, log: BinaryIO) -> subprocess.Popen[bytes]:
+    """Starts a process that inherits one end of a connection, and a standard input that ends with this process."""
+    words = command(handle)
+    if sys.platform == "win32":
+        os.set_handle_inheritable(handle, True)
+        startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
+        group = subprocess.CREATE_NEW_PROCESS_GROUP  # it does not hear Ctrl-C
+        return subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=log, stderr=log, startupinfo=startup, creationflags=group
+        )  # fmt: skip
+    with _deaf():
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(handle,))
+
+
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
     """Lets processes that the block starts not hear the interrupt that a terminal sends to all of them."""
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+    if sys.platform == "win32":
         yield
         return
-    known = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    known = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, known)
+        signal.pthread_sigmask(signal.SIG_SETMASK, known)

@@ -2,7 +2,7 @@
 
 `ONNXFIX_TEST_FAULT="crash:bad/*.onnx;hang:**/slow.onnx"` lets the process that works on a model that a glob names crash
 (`crash`), be killed (`kill`), sleep (`hang`), never come back (`spin`), take memory without end (`memory`), find the
-disk full (`full`), or fail in a way that nobody foresaw (`bug`).
+disk full (`full`), fail in a way that nobody foresaw (`bug`), or print a word and go on (`say`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def _provoke(kind: str) -> None:
             raise MemoryError
         case "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "say":
+            os.write(2, b"said")
         case "bug":
             raise RuntimeError("a bug on purpose")
         case _:

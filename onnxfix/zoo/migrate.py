@@ -30,7 +30,7 @@ def migrate(
     """Migrates a zoo; what is done already is not done again.
 
     Sources are never modified, but in place. It may be killed at any time, and goes on where it was when it is called
-    again. Programs call it below `if __name__ == "__main__"`, since it starts processes.
+    again.
 
     Args:
         survey: What is in the zoo.

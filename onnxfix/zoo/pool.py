@@ -83,12 +83,21 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all processes; the next run starts new ones."""
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Event]:
-        """Yields what happens while all tasks are worked on; a process whose event is looked at goes on meanwhile."""
+    def run(self, tasks: Iterable[Task], look: Callable[[], None] | None = None) -> Iterator[Event]:
+        """Yields what happens while all tasks are worked on; a process whose event is looked at goes on meanwhile.
+
+        Args:
+            tasks: What is to be done.
+            look: Is called again and again; what it raises ends the run.
+        """
         waiting = iter(tasks)
         upcoming = next(waiting, None)
         while upcoming is not None or self._busy():
@@ -98,6 +107,8 @@ class Pool:
                     continue
                 yield Started(upcoming)
                 upcoming = next(waiting, None)
+            if look is not None:
+                look()
             yield from self._happened()
 
     def _busy(self) -> list[Colleague]:
@@ -106,7 +117,7 @@ class Pool:
     def _free_for(self, task: Task) -> Colleague | None:
         """Returns a process for a task; None where all are busy, or memory does not reach for one more."""
         busy = self._busy()
-        if busy and sum(map(_need, [task, *(worker.task for worker in busy if worker.task)])) > self.budget:
+        if busy and sum(map(need, [task, *(worker.task for worker in busy if worker.task)])) > self.budget:
             return None
         free = next((worker for worker in self._workers if worker.task is None), None)
         if free is None and len(self._workers) < self.jobs:
@@ -132,6 +143,6 @@ class Pool:
         worker.kill()
 
 
-def _need(task: Task) -> int:
+def need(task: Task) -> int:
     """Returns a guess at the bytes of memory that a model takes."""
     return _BASE + _FACTOR * task.size

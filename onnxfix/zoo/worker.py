@@ -1,20 +1,22 @@
-"""A process that works on one model after another, and ends with the one that started it, however that ends."""
+"""A process that works on one model after another, and ends with the one that started it, however that ends.
+
+It is a program of its own (`command`), and no child of `multiprocessing`, which reads the main module of a program once
+more, and which daemons like the workers of Dask may not have. Tasks and messages go through one connection that it
+inherits. Standard input says nothing: that it ends says that the one at its other end has ended.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import faulthandler
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from multiprocessing import reduction
-from multiprocessing.connection import Connection, wait
-from typing import Protocol, runtime_checkable
+from multiprocessing.connection import Connection
 
 from onnxfix.zoo.task import Task, Work
 
@@ -27,31 +29,19 @@ _SLACK = 1 << 30
 """Bytes over the limit that the system refuses: most of what is taken is noticed by the process that watches."""
 
 
-class Log:
-    """A file that another process writes to.
+@dataclass(frozen=True)
+class Terms:
+    """What a process is told first.
 
     Attributes:
-        descriptor: The file, in this process.
+        parent: The process at the other end.
+        threads: How many threads a library may use.
+        memory: Bytes that a model may take; None: as many as there are.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __getstate__(self) -> object:
-        return None if sys.platform == "win32" else reduction.DupFd(self.descriptor)
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, _Duplicate):
-            self.descriptor = state.detach()
-        else:
-            self.descriptor = os.open(os.devnull, os.O_WRONLY)
-
-
-@runtime_checkable
-class _Duplicate(Protocol):
-    """A descriptor that has arrived in this process."""
-
-    def detach(self) -> int: ...
+    parent: int
+    threads: int
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,28 +58,48 @@ class Told:
     total: int
 
 
-def serve(connection: Connection, parent: int, log: Log, threads: int, memory: int | None) -> None:
+def command(handle: int) -> list[str]:
+    """Returns the words that start the program, which finds modules where this process does.
+
+    Args:
+        handle: Its end of the connection, which it inherits.
+    """
+    utf8 = ["-X", "utf8"] if sys.flags.utf8_mode else []  # else it may call files by other bytes
+    program = f"import sys; sys.path[:] = {sys.path!r}; from onnxfix.zoo.worker import serve; serve({handle})"
+    return [sys.executable, *utf8, "-c", program]
+
+
+def serve(handle: int) -> None:
     """Works on the tasks that come in, until nobody sends any more.
 
     Args:
-        connection: Where tasks come from, and what came of them goes.
-        parent: The process at the other end.
-        log: Where all goes that libraries write to standard output and standard error.
-        threads: How many threads a library may use.
-        memory: Bytes that a model may take; None: as many as there are.
+        handle: Where terms and tasks come from, and what came of them goes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _end_with(parent)
-    _redirect(log)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    connection = _connection(handle)
+    terms = connection.recv()
+    _end_with(terms.parent)
+    faulthandler.enable(2)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
+        os.environ.setdefault(name, str(terms.threads))
     _import_all()
-    _limit(memory)
+    _limit(terms.memory)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(Ready())
         while True:
             connection.send(_worked(connection, connection.recv()))
+
+
+def _connection(handle: int) -> Connection:
+    if sys.platform == "win32":
+        from multiprocessing.connection import PipeConnection
+
+        return PipeConnection(handle)
+    os.set_inheritable(handle, False)
+    return Connection(handle)
 
 
 def _worked(connection: Connection, task: Task) -> Work:
@@ -118,12 +128,6 @@ def _import_all() -> None:
     onnxfix.convention.load.library()
 
 
-def _redirect(log: Log) -> None:
-    for descriptor in (1, 2):
-        os.dup2(log.descriptor, descriptor)
-    faulthandler.enable(2)
-
-
 def _limit(memory: int | None) -> None:
     """Lets the system refuse what is far over the limit: one allocation may be larger than all that is watched."""
     if memory is None or sys.platform != "linux":
@@ -143,12 +147,13 @@ def _end_with(parent: int) -> None:
             ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it ended before it could be said
             os._exit(1)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    lifeline = os.dup(0)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 (a device)
+        os.dup2(nothing.fileno(), 0)
+    threading.Thread(target=_watch_parent, args=(lifeline,), daemon=True).start()
 
 
-def _watch_parent() -> None:
+def _watch_parent(lifeline: int) -> None:
     """Waits for the end of the parent: for systems that tell nobody, this is the only way."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    os.read(lifeline, 1)
+    os._exit(1)

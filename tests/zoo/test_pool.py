@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -78,10 +79,37 @@ def test_every_trouble_is_the_outcome_of_its_model_alone_and_the_next_run_does_w
     assert len({row["results"][0][1] for row in journal(out).values()}) == 3  # type: ignore[index]
 
 
+def test_a_model_is_told_with_what_was_printed_for_it_alone(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNXFIX_TEST_FAULT", "say:a.onnx;kill:kill.onnx;say:spin.onnx;kill:spin.onnx")
+    found = survey_files([zoo / "a.onnx", zoo / "kill.onnx", zoo / "spin.onnx"])
+    migration = migrate(found, Request(tmp_path / "out", TO, Limits(jobs=1)))
+    logs = {path: one.log for path, one in migration.outcomes if isinstance(one, Failed)}
+    assert logs == {"kill.onnx": "", "spin.onnx": "said"}
+
+
+def test_no_program_has_to_guard_its_main_module(zoo: Path, tmp_path: Path) -> None:
+    """Processes find modules where the program does, and run nothing of it."""
+    program = """
+        import sys
+        print("once", flush=True)
+        sys.path.insert(0, "nowhere")
+        from onnxfix.zoo.migrate import migrate
+        from onnxfix.zoo.migration import Request
+        from onnxfix.zoo.survey import survey_files
+        print(migrate(survey_files([sys.argv[1]]), Request(__import__("pathlib").Path("out"))).outcomes[0][1].word)
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    words = [sys.executable, "program.py", str(zoo / "a.onnx")]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("once\nskipped\n", "", 0)
+
+
 def _workers() -> list[psutil.Process]:
     """Returns the processes that work for this one."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in children if "onnxfix.zoo.worker" in " ".join(child.cmdline())]
 
 
 def test_no_more_models_are_taken_than_memory_reaches_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +147,7 @@ def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     with_workers = time.monotonic() + 60
     while time.monotonic() < with_workers:
         found = psutil.Process(process.pid).children(recursive=True)
-        if len(found) >= 3:  # two that work, and multiprocessing's own
+        if len(found) == 2:
             return found
         time.sleep(0.05)
     raise AssertionError("no process has started")

@@ -123,8 +123,10 @@ class Model:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """A copy of `metadata_props`, in the file's order."""
-        return {entry.key: entry.value for entry in self.proto.metadata_props}
+        """A copy of `metadata_props`, in the file's order; what is no text stays in the file, and is not in it."""
+        found = {entry.key: entry.value for entry in self.proto.metadata_props}
+        # Protobuf gives a string that is no UTF-8 as bytes.
+        return {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, str)}
 
     def set_metadata(self, key: str, value: str) -> None:
         """Sets one entry of `metadata_props`, in place where it exists, else at the end."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxfix.errors import ModelReadError
+from onnxfix.model.external import graphs_of
 
 
 def read(path: Path) -> bytes:
@@ -66,7 +68,7 @@ def require_model(proto: onnx.ModelProto, path: Path | None) -> None:
     """Refuses messages that parse, but are no complete model: protobuf notices no cut between two fields.
 
     Raises:
-        ModelReadError: Format version, graph or operator sets are missing.
+        ModelReadError: Format version, graph or operator sets are missing, or a name is no text.
     """
     where = "model" if path is None else str(path)
     if not proto.ir_version or not proto.HasField("graph"):
@@ -77,3 +79,24 @@ def require_model(proto: onnx.ModelProto, path: Path | None) -> None:
         raise ModelReadError("the file is truncated: it names no operator set", where=where, hint=_REREAD)
     if not proto.graph.output:
         raise ModelReadError("this model has no outputs", where=where, hint=_REREAD)
+    # Protobuf gives a string that is no UTF-8 as bytes, and says nothing.
+    if damaged := next((name for name in _names(proto.graph) if isinstance(name, bytes)), None):
+        shown = damaged.decode("utf-8", "backslashreplace")
+        raise ModelReadError(f"the name `{shown}` is no UTF-8 text", where=where, hint=_REREAD)
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    """Yields what is called by a name in a graph, and in those in it."""
+    for port in (*graph.input, *graph.output, *graph.value_info):
+        yield port.name
+        for dim in port.type.tensor_type.shape.dim:
+            yield dim.dim_param
+    for tensor in graph.initializer:
+        yield tensor.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain)
+        yield from node.input
+        yield from node.output
+        yield from (attribute.name for attribute in node.attribute)
+        for inner in graphs_of(node):
+            yield from _names(inner)

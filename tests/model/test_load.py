@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from onnxfix.convention.signature import Port
 from onnxfix.errors import DataFileError, ModelReadError
@@ -47,6 +49,40 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes, mess
     with pytest.raises(ModelReadError, match=message) as caught:
         Model.load(path)
     assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "n", "Add", "w", "inner", "axis"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
+    """Protobuf gives such a string as bytes, which no name is expected to be."""
+    model = onnx.ModelProto()
+    model.CopyFrom(ADD)
+    model.graph.initializer.append(tensor("w", np.float32([1])))
+    model.graph.node[0].attribute.append(helper.make_attribute("axis", 0))
+    nested = model.graph.node.add(op_type="If", output=["unused"])
+    nested.attribute.append(helper.make_attribute("then_branch", onnx.GraphProto(node=[onnx.NodeProto(name="inner")])))
+    content, path = model.SerializeToString(), tmp_path / "model.onnx"
+    damaged = b"\xff" * len(name)
+    field = bytes([len(name)])
+    assert field + name.encode() in content
+    path.write_bytes(content.replace(field + name.encode(), field + damaged))
+    with pytest.raises(ModelReadError, match=r"the name `(\\xff)+` is no UTF-8 text") as caught:
+        Model.load(path)
+    assert caught.value.where == str(path)
+
+
+def test_metadata_that_is_no_text_stays_and_is_not_looked_at(tmp_path: Path) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(ADD)
+    helper.set_model_props(model, {"blob": "BLOB", "head": "4"})
+    content, path = model.SerializeToString().replace(b"BLOB", b"\xff\xfe\x80\0"), tmp_path / "model.onnx"
+    path.write_bytes(content)
+    loaded = Model.load(path)
+    assert loaded.metadata == {"head": "4"}
+    loaded.set_metadata("head", "8")
+    loaded.save(tmp_path / "saved.onnx")
+    saved = (tmp_path / "saved.onnx").read_bytes()
+    assert b"\xff\xfe\x80\0" in saved
+    assert Model.load(tmp_path / "saved.onnx").metadata == {"head": "8"}
 
 
 def test_every_cut_of_a_model_is_noticed(tmp_path: Path) -> None:

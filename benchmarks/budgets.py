@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ NATIVE = (0.97, 1.03)  # of a step of the native export
 LONG = 512  # frames or tokens from which on a step must be shorter than the source's
 LINEAR = 1.1  # the power of the graph's size that still counts as linear
 NEAR = 0.1  # how far a graph may be from the size that a budget speaks of
+TWO_JOBS = 1.7  # times the rate of one process
+LOOP = 3.0  # times the rate of a shell loop
 SURGERY = {3_000: 0.5, 20_000: 4.0}  # nodes: seconds
 
 
@@ -32,12 +35,19 @@ class Budget:
     @property
     def limits(self) -> str:
         """The limits, in words."""
+        if math.isinf(self.high):
+            return f">= {self.low:g}{self.unit}"
         return f"{self.low:g} .. {self.high:g}{self.unit}" if self.low else f"<= {self.high:g}{self.unit}"
 
 
 def budgets(results: Results) -> list[Budget]:
     """Gives all budgets that the sections at hand can answer for."""
-    kinds = {"latency": latency_budgets, "conversion": conversion_budgets, "surgery": surgery_budgets}
+    kinds = {
+        "latency": latency_budgets,
+        "conversion": conversion_budgets,
+        "surgery": surgery_budgets,
+        "zoo": zoo_budgets,
+    }
     return [
         budget
         for name, section in sorted(results["sections"].items())
@@ -77,6 +87,15 @@ def surgery_budgets(network: str, section: Results) -> Iterator[Budget]:
                 title = f"{network}, surgery on {point['nodes']:,} nodes, CPU time"
                 yield Budget(title, point["cpu_seconds"], 0, seconds, " s")
     yield Budget(f"{network}, surgery: CPU time grows with nodes to the power of", section["exponent"], 0, LINEAR)
+
+
+def zoo_budgets(_: str, section: Results) -> Iterator[Budget]:
+    """Two processes are nearly twice as fast as one, and one is faster than a shell loop: imports are paid once."""
+    whole, loop = section["whole"]["variants"], section["loop"]
+    title = f"zoo of {section['models']:,}: rate of --jobs 2 / --jobs 1"
+    yield Budget(title, whole["2"]["times_the_rate"]["median"], TWO_JOBS, math.inf)
+    title = f"{loop['models']} small models: rate of --jobs 1 / shell loop"
+    yield Budget(title, loop["variants"]["1"]["times_the_rate"]["median"], LOOP, math.inf)
 
 
 def threads(cell: Results) -> str:

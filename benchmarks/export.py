@@ -57,10 +57,20 @@ def gpt2(convention: str, layers: int, width: int) -> Recipe:
     return gpt2.stacked(network) if convention == "source" else gpt2.per_layer(network)
 
 
+def vad(convention: str, layers: int, width: int) -> Recipe:
+    """Gives the detector, its two states in one tensor (the source) or apart (native); it has one layer."""
+    from families import vad
+    from networks.vad import Sizes, make_vad
+
+    assert layers == 1, "there is no deeper one"
+    recipes = {recipe.name: recipe for recipe in vad.recipes(make_vad(Sizes(channels=width, width=width)))}
+    return recipes["vad_state" if convention == "source" else "vad_hc"]
+
+
 def main() -> None:
     """Exports, and writes the file at once or not at all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("network", choices=("conformer", "gpt2"))
+    parser.add_argument("network", choices=("conformer", "gpt2", "vad"))
     parser.add_argument("convention", choices=("source", "native"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--layers", type=int, required=True)
@@ -71,7 +81,7 @@ def main() -> None:
         from exporting import export
     except ImportError as error:
         sys.exit(f"{error}: exporting needs PyTorch (pip install torch)")
-    make_recipe = conformer if arguments.network == "conformer" else gpt2
+    make_recipe = {"conformer": conformer, "gpt2": gpt2, "vad": vad}[arguments.network]
     proto = export(make_recipe(arguments.convention, arguments.layers, arguments.width))
     if arguments.simplify:
         from onnxfix.model.model import Model

@@ -15,7 +15,7 @@ FOLDER = HERE / ".models"
 
 @dataclass(frozen=True)
 class Design:
-    """A network (`conformer` or `gpt2`), how deep it is and how wide."""
+    """A network (`conformer`, `gpt2` or `vad`), how deep it is and how wide."""
 
     network: str
     layers: int

@@ -28,6 +28,8 @@ def tables(results: Results) -> Iterator[Table]:
             yield from latency_tables(rest, section)
         elif kind == "conversion":
             yield conversion_table(section)
+        elif kind == "zoo":
+            yield from zoo_tables(section)
         else:
             yield surgery_table(rest, section)
     verdicts = [
@@ -92,6 +94,63 @@ def surgery_table(network: str, section: Results) -> Table:
     return Table(title, ("", "nodes: before, with adapters, after", "time", "of a CPU"), rows)
 
 
+def zoo_tables(section: Results) -> Iterator[Table]:
+    """Gives a table of the whole zoo, one of the models that a shell loop converts too, and one of empty hands."""
+    sizes = "{} to {}".format(*(size_text(section[key]) for key in ("smallest", "largest")))
+    outcomes = ", ".join(f"{count:,} {word}" for word, count in section["outcomes"].items())
+    title = f"A zoo of {section['models']:,} models, {sizes} ({outcomes}), {rounds_text(section['whole'])}"
+    yield runs_table(title, section["whole"]["variants"], "1")
+    loop = section["loop"]
+    sizes = "{} to {}".format(*(size_text(loop[key]) for key in ("smallest", "largest")))
+    title = f"{loop['models']:,} of its models, {sizes}, also by a shell loop over convert, {rounds_text(loop)}"
+    yield runs_table(title, loop["variants"], "shell loop")
+    idle = section["idle"]
+    rows = [
+        (
+            what,
+            f"{facts['seconds']:.1f} s",
+            f"{facts['cpu_seconds']:.1f} s",
+            f"{1e3 * facts['seconds'] / idle['models']:.2f} ms",
+        )
+        for what, facts in (
+            ("a first run", idle["first"]),
+            ("a second run", idle["again"]),
+            ("its reports", idle["reports"]),
+        )
+    ]
+    peak = f", at most {idle['peak_bytes'] / 1e6:.0f} MB" if idle["peak_bytes"] else ""
+    yield Table(f"{idle['models']:,} models with nothing to do{peak}", ("", "time", "of a CPU", "a model"), rows)
+
+
+def runs_table(title: str, variants: Results, reference: str) -> Table:
+    """Gives a row for each way to migrate the same models."""
+    rows = [
+        (
+            name if name == "shell loop" else f"migrate --jobs {name}",
+            f"{facts['seconds']:.1f} s",
+            f"{facts['per_minute']:,.0f}",
+            f"{facts['times_the_rate']['median']:.2f}",
+            f"{facts['cpu_seconds']:.1f} s",
+            f"{facts['own_cpu_seconds']:.1f} s" if facts["own_cpu_seconds"] else "",
+            f"{facts['peak_bytes'] / 1e6:,.0f} MB" if facts["peak_bytes"] else "",
+        )
+        for name, facts in variants.items()
+    ]
+    beside = reference if reference == "shell loop" else f"--jobs {reference}"
+    header = ("", "time", "models a minute", f"/ {beside}", "of CPUs", "of the first process", "its peak memory")
+    return Table(title, header, rows)
+
+
+def rounds_text(measured: Results) -> str:
+    """Says how often something was measured."""
+    return "one round" if measured["rounds"] == 1 else f"{measured['rounds']} rounds"
+
+
+def size_text(size: int) -> str:
+    """Says how large a file is."""
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+
+
 def show(results: Results) -> None:
     """Prints all tables."""
     from rich.console import Console
@@ -122,7 +181,7 @@ def markdown(results: Results) -> str:
 def setting(section: Results) -> str:
     """Says what a section was measured on, and how busy the machine was: before, and at the busiest."""
     environment = section["environment"]
-    measured = [*section.get("cells", ()), *section.get("cases", ())]
+    measured = [section, *section.get("cells", ()), *section.get("cases", ())]
     load = " .. ".join(str(number) for number in (environment["load"], *busiest(measured)))
     versions = ", ".join(f"{package} {number}" for package, number in environment["versions"].items())
     where = f"{environment['cpu']}, {environment['cpus']} CPUs, {environment['system']}, load {load}"

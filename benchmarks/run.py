@@ -1,8 +1,8 @@
 """Measures what onnxfix promises: `python benchmarks/run.py [--quick] [--only PART]... [--out DIR]`.
 
-Parts are `latency/conformer`, `latency/gpt2`, `conversion`, `surgery/conformer`, `surgery/gpt2`, or the word before the
-slash for both. What is measured takes the place of the same part in DIR/results.json; what is not stays there. Tables
-and picture show all that the file then has.
+Parts are `latency/conformer`, `latency/gpt2`, `conversion`, `surgery/conformer`, `surgery/gpt2`, `zoo`, or the word
+before the slash for both. What is measured takes the place of the same part in DIR/results.json; what is not stays
+there. Tables and picture show all that the file then has.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import latency
 import picture
 import report
 import surgery
+import zoo
 
 from onnxfix.errors import OnnxfixError
 
@@ -43,6 +44,7 @@ def parts(is_quick: bool, rounds: int, threads: list[int]) -> Mapping[str, Calla
         **{f"latency/{name}": lambda family=family: measure_latency(family) for name, family in families.items()},
         "conversion": lambda: {"cases": conversion.measure(cases)},
         **{f"surgery/{name}": lambda name=name: surgery.measure(name, depths[name]) for name in depths},
+        "zoo": lambda: zoo.measure(zoo.QUICK if is_quick else zoo.FULL),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -122,3 +123,88 @@ def test_a_wider_model_has_wider_weights_and_shapes(tmp_path: Path) -> None:
     assert [dim.dim_value for dim in wide.graph.output[0].type.tensor_type.shape.dim] == [1, 0, 3, 28]
     assert {entry.key: entry.value for entry in wide.metadata_props} == {"output_size": "84", "head": "3"}
     assert (tmp_path / "wide.data").stat().st_size == 84 * 84 * 4
+
+
+# Many models.
+
+
+def zoo_results(two_jobs: float, loop: float) -> dict[str, Any]:
+    """Returns results of a zoo, as the file has them."""
+
+    def run(times: float) -> dict[str, Any]:
+        taken = {"seconds": 60.0, "per_minute": 500.0, "cpu_seconds": 50.0}
+        return {**taken, "own_cpu_seconds": None, "peak_bytes": None, "times_the_rate": ratio(times)}
+
+    taken = {"seconds": 5.0, "cpu_seconds": 4.0}
+    section = {
+        "environment": results()["sections"]["latency/conformer"]["environment"],
+        "models": 500, "smallest": 5_000, "largest": 138_000_000, "outcomes": {"converted": 500}, "load": 9.9,
+        "whole": {"rounds": 3, "variants": {"1": run(1), "2": run(two_jobs)}},
+        "loop": {
+            "models": 40, "smallest": 5_000, "largest": 200_000, "rounds": 1,
+            "variants": {"shell loop": run(1), "1": run(loop), "2": run(2 * loop)},
+        },
+        "idle": {"models": 10_000, "first": taken, "again": taken, "reports": taken, "peak_bytes": None},
+    }  # fmt: skip
+    return {"sections": {"zoo": section}}
+
+
+@pytest.mark.parametrize(
+    ("two_jobs", "loop", "verdicts"), [(1.8, 4, [True, True]), (1.6, 4, [False, True]), (1.8, 2.9, [True, False])]
+)
+def test_the_budgets_of_many_models_can_be_missed(two_jobs: float, loop: float, verdicts: list[bool]) -> None:
+    found = zoo_results(two_jobs, loop)
+    assert [budget.is_met for budget in module("budgets").budgets(found)] == verdicts
+    page = module("report").markdown(found)
+    assert ("| NO |" in page) == (not all(verdicts))
+    assert "load 0.1 .. 9.9" in page
+    assert "| migrate --jobs 2 | 60.0 s | 500 |" in page
+    assert "| a second run | 5.0 s | 4.0 s | 0.50 ms |" in page
+    assert ">= 1.7" in page
+
+
+def test_a_zoo_is_the_same_when_it_is_made_again_and_what_is_broken_is_broken(tmp_path: Path) -> None:
+    making, errors = module("zoo_making"), importlib.import_module("onnxfix.errors")
+    load = importlib.import_module("onnxfix.model.model").Model.load
+    breeds = [
+        making.Breed("vad", making.sample("vad_state"), 4, outcome, form)
+        for form, outcome in zip(making.Form, ("converted", "converted", "failed", "failed"), strict=True)
+    ]
+    zoo = making.make_zoo(tmp_path / "one", breeds)
+    again = making.make_zoo(tmp_path / "two", breeds)
+    assert zoo.inmates == again.inmates
+    files = {path.relative_to(zoo.root): path.read_bytes() for path in zoo.root.rglob("*") if path.is_file()}
+    assert files == {path: (again.root / path).read_bytes() for path in files}
+    whole = {content for path, content in files.items() if path.parent.name == "vad_state"}
+    assert len(whole) == 4  # no two are alike
+    kinds = {"vad_state-truncated": errors.ModelReadError, "vad_state-without-data": errors.DataFileError}
+    for inmate in zoo.inmates:
+        path = zoo.root / inmate.path
+        if expected := kinds.get(path.parent.name):
+            with pytest.raises(expected):
+                load(path)
+        else:
+            onnx.checker.check_model(path)
+    few = zoo.some(2, 10**6)
+    assert [one.path for one in few] == ["vad/vad_state/000.onnx", "vad/vad_state/002.onnx"]
+    assert zoo.some(9, 100) == []
+
+
+def test_a_small_zoo_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = module("zoo")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    monkeypatch.setattr(zoo, "warm_up", lambda *_: None)
+    found = zoo.measure(replace(zoo.QUICK, looped=1))
+    assert (found["models"], found["outcomes"]["failed"], found["loop"]["models"]) == (8, 2, 1)
+    assert found["whole"]["variants"]["1"]["times_the_rate"]["median"] == 1
+    assert found["whole"]["variants"]["2"]["per_minute"] > 1
+    assert list(found["loop"]["variants"]) == ["shell loop", "1", "2"]
+    assert found["idle"]["first"]["cpu_seconds"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["zoo-quick"]  # what was written is gone
+
+
+def test_outcomes_that_are_not_expected_are_no_measurement(tmp_path: Path) -> None:
+    making, zoo = module("zoo_making"), module("zoo")
+    wrong = making.make_zoo(tmp_path / "zoo", [making.Breed("vad", making.sample("vad_hc"), 1, "converted")])
+    with pytest.raises(RuntimeError, match=r"expected .*converted.* not .*unchanged"):
+        zoo.run_migration(wrong, tmp_path / "out", 1)

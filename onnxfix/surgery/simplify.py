@@ -13,19 +13,21 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from onnxfix.convention.signature import Dim
 from onnxfix.errors import RewriteError, SimplifyError
 from onnxfix.model.attributes import attribute_value, tensor_value
 from onnxfix.model.external import graphs_of
 from onnxfix.model.garbage import collection_paused
 from onnxfix.model.graph import GraphView, Node
 from onnxfix.model.model import Model
+from onnxfix.model.ports import dims_of
 from onnxfix.model.scopes import capture_renames
 from onnxfix.model.shapes import infer_shapes
 from onnxfix.model.skeleton import SMALL, is_weight, is_weight_node
@@ -141,9 +143,12 @@ def _until_stable(skeleton: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.Mode
     """
     outputs = [value.name for value in skeleton.graph.output]
     veil = Veil(skeleton)
-    current = skeleton
+    current, told = skeleton, None
     for _ in range(_ROUNDS):
         inferred = _inferred(current)
+        before, told = told, _dims(inferred.graph)
+        if before is not None and not _is_news(told, before):
+            return current, inferred
         veil.draw(inferred)
         simplified = _run_onnxsim(inferred)
         veil.lift(simplified)
@@ -158,6 +163,25 @@ def _until_stable(skeleton: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.Mode
         del current.graph.value_info[:]
         current.graph.value_info.extend(skeleton.graph.value_info)
     return current, None
+
+
+def _dims(graph: onnx.GraphProto) -> dict[str, tuple[Dim, ...] | None]:
+    return {v.name: dims_of(v.type) for values in (graph.value_info, graph.output, graph.input) for v in values}
+
+
+def _is_news(told: Mapping[str, Sequence[Dim] | None], before: Mapping[str, Sequence[Dim] | None]) -> bool:
+    """Says whether a size is a number now that was none when onnxsim was told of it.
+
+    By itself onnxsim goes on until it finds nothing more: only what it did not know may let it find anything.
+    """
+    for name, dims in told.items():
+        old = before.get(name)
+        if old is None or dims is None:
+            if name not in before or old != dims:
+                return True
+        elif any(isinstance(new, int) and not isinstance(one, int) for one, new in zip(old, dims, strict=True)):
+            return True
+    return False
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:

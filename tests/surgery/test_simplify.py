@@ -245,7 +245,7 @@ def not_valid(model: onnx.ModelProto, **_: object) -> tuple[onnx.ModelProto, boo
     [
         (raising, "onnxsim failed: No Op registered for Strange"),
         (with_other_outputs, "onnxsim changed the outputs"),
-        (with_a_node_missing, "nothing produces `y` any more, which a graph output reads"),
+        (with_a_node_missing, "nothing produces `z` any more, which a graph output reads"),
         (not_valid, "onnxsim's result is not valid"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -45,16 +45,17 @@ def complaints_of(skeleton: onnx.ModelProto) -> tuple[Complaint, ...]:
     Args:
         skeleton: A copy of the model without its weights.
     """
-    names = all_names(skeleton) - {""}
     texts = [*_missing_imports(skeleton), *_unknown_operators(skeleton)]
     try:
-        onnx.checker.check_model(skeleton)
         onnx.checker.check_model(skeleton, full_check=True)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         texts += str(error).split("\n\n==> Context")[:1]
     except onnx.shape_inference.InferenceError as error:
         texts += str(error).split("\n")
     texts = [text.strip().removeprefix(_PREFIX) for text in texts if not _CONSEQUENCE.search(text)]
+    if not any(texts):
+        return ()
+    names = all_names(skeleton) - {""}
     return tuple(Complaint(text, _kind(text, names)) for text in dict.fromkeys(texts) if text)
 
 
@@ -75,21 +76,25 @@ def _unknown_operators(model: onnx.ModelProto) -> Iterator[str]:
     """Names the operators that onnx should know and does not, and veils them."""
     versions = {entry.domain: entry.version for entry in model.opset_import}
     own = {(function.domain, function.name) for function in model.functions}
-    texts = set()
-    for node in _nodes(model.graph.node):
-        version = versions.get(node.domain, versions.get("", versions.get("ai.onnx", 1)))
-        if node.domain in _CHECKED and (node.domain, node.op_type) not in own and not _is_known(node, version):
-            texts.add(f"No Op registered for {node.op_type} with domain_version of {version}")
+    nodes = [node for node in _nodes(model.graph.node) if node.domain in _CHECKED]
+    texts = {}
+    for domain, op_type in {(node.domain, node.op_type) for node in nodes} - own:
+        version = versions.get(domain, versions.get("", versions.get("ai.onnx", 1)))
+        if not _is_known(op_type, domain, version):
+            texts[domain, op_type] = f"No Op registered for {op_type} with domain_version of {version}"
+    if not texts:
+        return
+    for node in nodes:
+        if (node.domain, node.op_type) in texts:
             node.domain = _VEIL
-    if texts:
-        model.opset_import.add(domain=_VEIL, version=1)
-    yield from sorted(texts)
+    model.opset_import.add(domain=_VEIL, version=1)
+    yield from sorted(set(texts.values()))
 
 
-def _is_known(node: onnx.NodeProto, version: int) -> bool:
-    domain = "" if node.domain == "ai.onnx" else node.domain
+def _is_known(op_type: str, domain: str, version: int) -> bool:
+    domain = "" if domain == "ai.onnx" else domain
     try:
-        onnx.defs.get_schema(node.op_type, max_inclusive_version=version, domain=domain)
+        onnx.defs.get_schema(op_type, max_inclusive_version=version, domain=domain)
     except onnx.defs.SchemaError:
         return False
     return True

@@ -19,7 +19,7 @@ from onnxfix.convention.signature import Dim
 from onnxfix.model.attributes import Array, constant_value, tensor_value
 from onnxfix.model.external import graphs_of
 from onnxfix.model.ports import dims_of, set_dim, set_dims
-from onnxfix.model.sizes import SHAPES, SIZES, Sizes
+from onnxfix.model.sizes import BROADCASTING, SHAPES, SIZES, Sizes, broadcast_dims
 
 _ROUNDS = 16
 _LONGEST = 64
@@ -182,7 +182,13 @@ class _Refinement:
                 dims = SHAPES[op_type](self, node)
                 if dims is not None:
                     self._learn(node.output[0], dims)
-            elif not self._learnt.isdisjoint(node.input):
+            elif self._learnt.isdisjoint(node.input):
+                continue
+            elif op_type in BROADCASTING:
+                dims = broadcast_dims(self, node)
+                if dims is not None:
+                    self._learn(node.output[0], dims)
+            else:
                 self._infer_node(node)
         return bool(self._learnt)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -209,12 +210,25 @@ def _expand_dims(walk: Known, node: onnx.NodeProto) -> tuple[Dim, ...] | None:
     target, dims = walk.sizes_at(node, 1), walk.dims_at(node, 0)
     if target is None or dims is None:
         return None
-    rank = max(len(target.entries), len(dims))
-    sides = ((1,) * (rank - len(side)) + tuple(side) for side in (dims, target.entries))
-    return tuple(_broadcast(*pair) for pair in zip(*sides, strict=True))
+    return _broadcast(dims, target.entries)
 
 
-def _broadcast(one: Dim, other: Dim) -> Dim:
+def broadcast_dims(walk: Known, node: onnx.NodeProto) -> tuple[Dim, ...] | None:
+    """Returns the dims that an operator gives that computes element by element."""
+    rows = [walk.dims_at(node, index) for index in range(len(node.input))]
+    known = [row for row in rows if row is not None]
+    return functools.reduce(_broadcast, known) if known and len(known) == len(rows) else None
+
+
+def _broadcast(one: Sequence[Dim], other: Sequence[Dim]) -> tuple[Dim, ...]:
+    if one == other:
+        return tuple(one)
+    rank = max(len(one), len(other))
+    sides = [(1,) * (rank - len(side)) + tuple(side) for side in (one, other)]
+    return tuple([_common(*pair) for pair in zip(*sides, strict=True)])
+
+
+def _common(one: Dim, other: Dim) -> Dim:
     if one == 1 or one == other:
         return other
     if other == 1:
@@ -249,3 +263,13 @@ SHAPES: dict[str, Callable[[Known, onnx.NodeProto], tuple[Dim, ...] | None]] = {
     "Expand": _expand_dims,
     "ConstantOfShape": _filled_dims,
 }
+
+BROADCASTING = frozenset(
+    (
+        "Abs", "Add", "And", "Cast", "Ceil", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Greater",
+        "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log",
+        "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign",
+        "Sqrt", "Sub", "Tanh", "Where",
+    )
+)  # fmt: skip
+"""Operators whose one output has the dims that all their inputs are broadcast to."""

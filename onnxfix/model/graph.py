@@ -145,7 +145,7 @@ class GraphView(EditedGraph):
 
     def add_constant(self, value: Array, name: str = "constant") -> str:
         """Adds a value and returns its name; equal values are added once."""
-        key = (str(value.dtype), value.shape, value.tobytes())
+        key = (value.dtype.str, value.shape, value.tobytes())
         known = self._shared.get(key)
         if known is not None and self._is_provided(known):
             return str(known.name)

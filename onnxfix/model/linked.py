@@ -139,11 +139,11 @@ class LinkedGraph:
 
     def consumers(self, name: str) -> tuple[Node, ...]:
         """Returns the nodes that read the value themselves, each once, in no promised order."""
-        return tuple(node for node in self._readers(name) if name in node.inputs)
+        return tuple([node for node in self._readers(name) if not node.has_captures or name in node.inputs])
 
     def capturers(self, name: str) -> tuple[Node, ...]:
         """Returns the nodes whose nested graphs read the value, each once."""
-        return tuple(node for node in self._readers(name) if name in node.captures)
+        return tuple([node for node in self._readers(name) if node.has_captures and name in node.captures])
 
     def constant(self, name: str) -> Array | None:
         """Returns a value that is known and small: of an initializer or a `Constant`; None for any other."""
@@ -162,12 +162,13 @@ class LinkedGraph:
         if tensor not in self._types and tensor in self._described:
             self._types[tensor] = port_of(self._described[tensor])
         if tensor in self._types:
-            return replace(self._types[tensor], name=name)
+            known = self._types[tensor]
+            return known if known.name == name else replace(known, name=name)
         stored = self._initializers.get(tensor)
         if isinstance(stored, onnx.TensorProto):
             return Port(name, dtype_name(stored.data_type), tuple(stored.dims))
-        known = self.constant(name)
-        return None if known is None else Port(name, known.dtype.name, known.shape)
+        value = self.constant(name)
+        return None if value is None else Port(name, value.dtype.name, value.shape)
 
     def dims_of(self, name: str) -> tuple[Dim, ...] | None:
         """Returns the dims of a value as declared or inferred; None where not even the rank is known."""

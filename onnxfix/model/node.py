@@ -59,12 +59,17 @@ class Node:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of what the node reads; empty for an optional input that is left out."""
-        return tuple(tensor.name for tensor in self.link.inputs[: self.arity])
+        return tuple([tensor.name for tensor in self.link.inputs[: self.arity]])
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what the node produces; empty for an optional output that is left out."""
-        return tuple(tensor.name for tensor in self.link.outputs)
+        return tuple([tensor.name for tensor in self.link.outputs])
+
+    @property
+    def has_captures(self) -> bool:
+        """Whether the node's nested graphs read anything from the main graph."""
+        return len(self.link.inputs) > self.arity
 
     @property
     def captures(self) -> tuple[str, ...]:

@@ -168,7 +168,11 @@ class Canceller:
         least = self._cost(best.values()) or 0
         # What others read, too, can be looked through as well, but it stays and may be the better source.
         near, far = self.frontier.above(outputs, frozenset(dying)), self.frontier.above(outputs)
+        tried: list[set[Node]] = []
         for nodes, slack in ((dying, 0), (far, -1), (near, -1)):
+            if set(nodes) in tried:
+                continue
+            tried.append(set(nodes))
             found, seen = self.frontier.look(nodes)
             through = plan(
                 {name: self.frontier.known.get(name) or found.get(name) or view for name, view in outputs.items()}

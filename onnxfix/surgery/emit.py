@@ -63,7 +63,7 @@ class Counter:
 
     def add_constant(self, value: Array, name: str = "constant") -> str:
         """Counts a constant once, where constants are nodes."""
-        key = (str(value.dtype), value.shape, value.tobytes())
+        key = (value.dtype.str, value.shape, value.tobytes())
         if self._constants is not None and key not in self._constants:
             self._constants.add(key)
             self.nodes += 1

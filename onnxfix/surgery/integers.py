@@ -106,7 +106,7 @@ class Integers:
 
 def _numbers(value: Array) -> Found:
     # Arithmetic on narrower types wraps around.
-    if value.ndim > 1 or value.dtype.name not in ("int32", "int64"):
+    if value.ndim > 1 or value.dtype.kind != "i" or value.dtype.itemsize < 4:
         return None
     return Numbers(tuple(value.reshape(-1).tolist()), value.ndim == 0)
 

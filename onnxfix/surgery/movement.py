@@ -47,11 +47,12 @@ class _Reading:
     def __init__(self, node: Node, graph: GraphView, views: Views, integers: Integers) -> None:
         self.integers = integers
         self.node = node
+        self.inputs = node.inputs
         self.graph = graph
         self.views = views
 
     def name(self, index: int) -> str:
-        return self.node.inputs[index] if index < len(self.node.inputs) else ""
+        return self.inputs[index] if index < len(self.inputs) else ""
 
     def has(self, index: int) -> bool:
         return bool(self.name(index))

@@ -78,33 +78,27 @@ def is_in_order(groups: Iterable[Sequence[int]]) -> bool:
 
 def normal(dims: Sequence[Size], atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> Pattern:
     """Drops atoms of size 1 and merges atoms that stay neighbours, so that equal rearrangements are written equally."""
-    numbered: list[list[tuple[Size, int]]] = []
-    count = 0
-    for sizes in atoms:
-        numbered.append([(size, count + offset) for offset, size in enumerate(sizes)])
-        count += len(sizes)
-    unit = {index for row in numbered for size, index in row if size == 1}
-    kept = [[index for index in group if index not in unit] for group in groups]
+    flat = [size for row in atoms for size in row]
+    kept = [[atom for atom in group if flat[atom] != 1] for group in groups]
     follows = {before: after for group in kept for before, after in itertools.pairwise(group)}
     fresh: list[tuple[Size, ...]] = []
     name: dict[int, int] = {}
-    absorbed: set[int] = set()
-    count = 0
-    for dim, row in zip(dims, numbered, strict=True):
-        runs: list[list[tuple[Size, int]]] = []
-        for size, index in row:
-            if index in unit:
+    atom = -1
+    for dim, row in zip(dims, atoms, strict=True):
+        runs: list[list[Size]] = []
+        last = -1
+        for size in row:
+            atom += 1
+            if size == 1:
                 continue
-            if runs and follows.get(runs[-1][-1][1]) == index:
-                runs[-1].append((size, index))
-                absorbed.add(index)
+            if runs and follows.get(last) == atom:
+                runs[-1].append(size)
             else:
-                runs.append([(size, index)])
-        fresh.append(tuple(dim if len(runs) == 1 else product(size for size, _ in run) for run in runs))
-        for run in runs:
-            name[run[0][1]] = count
-            count += 1
-    return tuple(fresh), tuple(tuple(name[index] for index in group if index not in absorbed) for group in kept)
+                name[atom] = len(name)
+                runs.append([size])
+            last = atom
+        fresh.append((dim,) if len(runs) == 1 else tuple([product(run) for run in runs]))
+    return tuple(fresh), tuple([tuple([name[atom] for atom in group if atom in name]) for group in kept])
 
 
 def compose(inner: Pattern, atoms: Sequence[Sequence[Size]], groups: Sequence[Sequence[int]]) -> Pattern | None:

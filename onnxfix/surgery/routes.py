@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from onnxfix.convention.layout import Layout
 from onnxfix.convention.route import Block, Labels, Rearrange, Route, Split, Stack, fuse, holds, walk_split, walk_stack
@@ -80,12 +80,21 @@ class _Walker:
 
     def rearrange_layout(self, view: View, before: Layout, after: Layout, more: Mapping[str, int]) -> View:
         """Axes that only `before` has are of size 1; so are those that only `after` has."""
-        before, after = fuse(before, after, {**self.sizes, **more}.keys())
-        known = {**self.sizes, **more, **{axis: 1 for axis in before.axes if axis not in after.axes}}
-        atoms = tuple(_atoms(item, dim, known) for item, dim in zip(before.items, view.dims, strict=True))
-        number = {axis: index for index, axis in enumerate(before.axes)}
-        groups = tuple(tuple(number[axis] for axis in item if axis in number) for item in after.items)
+        items, groups, units = _pattern(before, after, frozenset({**self.sizes, **more}))
+        known = {**self.sizes, **more, **dict.fromkeys(units, 1)}
+        atoms = tuple([_atoms(item, dim, known) for item, dim in zip(items, view.dims, strict=True)])
         return self.views.move(view, atoms, groups)
+
+
+@lru_cache(maxsize=1024)
+def _pattern(
+    before: Layout, after: Layout, known: frozenset[str]
+) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...], tuple[str, ...]]:
+    """Returns the axes of each dim, the atoms of each dim afterwards, and the axes that are gone then."""
+    before, after = fuse(before, after, known)
+    number = {axis: index for index, axis in enumerate(before.axes)}
+    groups = tuple(tuple(number[axis] for axis in item if axis in number) for item in after.items)
+    return before.items, groups, tuple(axis for axis in before.axes if axis not in after.axes)
 
 
 def _unfolded(layout: Layout, index: int) -> Layout:

@@ -29,7 +29,7 @@ PLAIN = ("source", "adapters", "converted", REFERENCE)
 PEERS = ("onnxsim", "onnxslim")
 LIVES = 5  # where memory lies makes a process up to 7% faster or slower for as long as it lives
 CLOSER = ("converted", REFERENCE)  # what the promise is about
-CLOSER_LIVES, CLOSER_ROUNDS = 16, 2
+CLOSER_LIVES, CLOSER_ROUNDS, CLOSER_TICKS = 24, 12, 2  # short turns: what slows the machine down hits both
 TOLERANCE = 1e-3  # of outputs, which fused operators may round differently
 
 
@@ -105,8 +105,8 @@ class Taken(NamedTuple):
 class Stepper:
     """The process of one variant."""
 
-    def __init__(self, path: Path, length: int, threads: int, ticks: int) -> None:
-        options = {"--length": length, "--threads": threads, "--ticks": ticks}
+    def __init__(self, path: Path, length: int, threads: int) -> None:
+        options = {"--length": length, "--threads": threads}
         command = [sys.executable, str(HERE / "step.py"), str(path)]
         command += [word for option, number in options.items() for word in (option, str(number))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -119,10 +119,10 @@ class Stepper:
         facts: dict[str, Any] = json.loads(line)
         return facts
 
-    def step(self) -> Taken:
+    def step(self, ticks: int) -> Taken:
         """Lets the variant stream."""
         pipe = _open(self.process.stdin)
-        pipe.write("\n")
+        pipe.write(f"{ticks}\n")
         pipe.flush()
         return Taken(**self.hear())
 
@@ -140,12 +140,12 @@ def measure_cell(
     """Measures all variants at one cache length with one number of threads, and then two of them more closely."""
     print(f"{family.design.name}: {length} frames or tokens of cache, {threads} thread(s)", file=sys.stderr)
     lives = min(LIVES, rounds)
-    taken, ends = take_turns(family, variants, length, threads, rounds, lives)
+    taken, ends = take_turns(variants, length, threads, family.ticks, rounds, lives)
     memory = {name: {key: middle([end[name][key] for end in ends]) for key in ends[0][name]} for name in variants}
     middles = medians(in_seconds(taken, "seconds"))
     pair = {name: variants[name] for name in CLOSER}
     more = CLOSER_LIVES if lives == LIVES else 0
-    taken += take_turns(family, pair, length, threads, CLOSER_ROUNDS * more, more)[0]
+    taken += take_turns(pair, length, threads, CLOSER_TICKS, CLOSER_ROUNDS * more, more)[0]
     wall, cpu = in_seconds(taken, "seconds"), in_seconds(taken, "cpu_seconds")
     to_native, to_source = ratios_to(wall, REFERENCE), ratios_to(wall, "source")
     cpu_to_native = ratios_to(cpu, REFERENCE)
@@ -171,17 +171,17 @@ def measure_cell(
 
 
 def take_turns(
-    family: Family, variants: Mapping[str, Path], length: int, threads: int, rounds: int, lives: int
+    variants: Mapping[str, Path], length: int, threads: int, ticks: int, rounds: int, lives: int
 ) -> tuple[list[dict[str, Taken]], list[dict[str, dict[str, Any]]]]:
     """Lets variants stream in turns; gives what each round took, and the last words of each life."""
     taken: list[dict[str, Taken]] = []
     ends: list[dict[str, dict[str, Any]]] = []
     for life in range(lives):
-        with steppers(family, variants, length, threads) as running:
+        with steppers(variants, length, threads) as running:
             require_same_outputs({name: stepper.hear()["output"] for name, stepper in running.items()})
             for number in range(life, rounds, lives):
                 order = random.Random(number).sample(list(running), len(running))
-                taken.append({name: running[name].step() for name in order})
+                taken.append({name: running[name].step(ticks) for name in order})
             ends.append({name: stepper.finish() for name, stepper in running.items()})
     return taken, ends
 
@@ -198,12 +198,12 @@ def middle(sizes: Sequence[int | None]) -> float | None:
 
 
 @contextlib.contextmanager
-def steppers(family: Family, variants: Mapping[str, Path], length: int, threads: int) -> Iterator[dict[str, Stepper]]:
+def steppers(variants: Mapping[str, Path], length: int, threads: int) -> Iterator[dict[str, Stepper]]:
     """Starts a process for each variant, and leaves none behind."""
     running: dict[str, Stepper] = {}
     try:
         for name, path in variants.items():
-            running[name] = Stepper(path, length, threads, family.ticks)
+            running[name] = Stepper(path, length, threads)
         yield running
     finally:
         for stepper in running.values():

@@ -1,8 +1,8 @@
-"""Steps one model on demand, in a process of its own: `python step.py MODEL --length N --threads T --ticks K`.
+"""Steps one model on demand, in a process of its own: `python step.py MODEL --length N --threads T`.
 
-Says in JSON what the model put out first, when it is ready; then, for each line on standard input, streams K ticks
-and says how long one took, in seconds; at the end, how much memory it held at most. A stream starts with caches of
-zeros, as long as was asked for, and every tick is fed what the one before put out, as arrays of numpy.
+Says in JSON what the model put out first, when it is ready; then, for each line on standard input, streams as many
+ticks as it says and tells how long one took, in seconds; at the end, how much memory it held at most. A stream starts
+with caches of zeros, as long as was asked for, and every tick is fed what the one before put out, as arrays of numpy.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
     """Answers until nobody asks."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    for option in ("--length", "--threads", "--ticks"):
+    for option in ("--length", "--threads"):
         parser.add_argument(option, type=int, required=True)
     arguments = parser.parse_args()
     stream = Stream(arguments.model, arguments.length, arguments.threads)
@@ -103,8 +103,8 @@ def main() -> None:
     *_, first = stream.run(1)
     output = next(value for name, value in first.items() if name in ("output", "logits"))
     say(output=[float(number) for number in output.ravel()[:64]])
-    for _ in sys.stdin:
-        seconds, cpu_seconds, _ = stream.run(arguments.ticks)
+    for line in sys.stdin:
+        seconds, cpu_seconds, _ = stream.run(int(line))
         say(seconds=seconds, cpu_seconds=cpu_seconds)
     say(peak=memory.peak_bytes(), peak_loading=loaded)
 

@@ -10,33 +10,50 @@ from pathlib import Path
 
 from onnxfix.errors import ModelWriteError
 from onnxfix.zoo.failure import is_disk_full
+from onnxfix.zoo.journal import Journal
 from onnxfix.zoo.marks import digest_of
 from onnxfix.zoo.stores.local import copy_file
-from onnxfix.zoo.stores.store import Look, Store
+from onnxfix.zoo.stores.remote import RemoteStore
+from onnxfix.zoo.stores.store import Store, StoreError
 from onnxfix.zoo.survey import Gap, Member
 
 
-def copy_others(members: Iterable[Member], zoo: Store, out: Store) -> tuple[int, list[Gap]]:
-    """Copies files that are not there yet, with the same size and stamp.
+def copy_others(
+    members: Iterable[Member], zoo: Store, out: Store, journal: Journal, scratch: Path
+) -> tuple[int, list[Gap]]:  # fmt: skip
+    """Copies files that are not there yet.
+
+    Copies on disks have the times of their sources; of others the journal knows what they were copied from.
 
     Args:
         members: The files.
         zoo: Where they lie.
         out: The destination.
+        journal: Learns what was copied.
+        scratch: A folder for files on their way.
 
     Returns:
         How many files were copied, and those that could not be.
 
     Raises:
         ModelWriteError: The disk is full.
+        StoreError: The zoo or the destination does not answer.
     """
-    copied, failed = 0, []
+    copied, failed, noted = 0, [], journal.copies()
     for member in members:
-        if out.look(member.path) == Look(member.size, member.stamp):
+        found = out.look(member.path)
+        stamps = (member.stamp, found.stamp) if found is not None and found.size == member.size else None
+        if stamps is not None and (stamps[0] == stamps[1] or noted.get(member.path) == stamps):
             continue
         try:
-            copy(zoo, out, member.path)
+            _copy(zoo, out, member.path, scratch)
             copied += 1
+            if (zoo.folder is None or out.folder is None) and (found := out.look(member.path)) is not None:
+                journal.note_copy(member.path, member.stamp, found.stamp)
+        except StoreError as error:
+            zoo.require()
+            out.require()
+            failed.append(Gap(member.path, f"it cannot be copied: {error.message}", True))
         except OSError as error:
             if is_disk_full(error):
                 raise disk_full(out.place) from None
@@ -44,14 +61,16 @@ def copy_others(members: Iterable[Member], zoo: Store, out: Store) -> tuple[int,
     return copied, failed
 
 
-def copy(source: Store, target: Store, path: str) -> None:
-    """Copies a file from one store to another, under the same path.
-
-    Raises:
-        OSError, StoreError: It cannot be read, or not be written.
-    """
-    assert source.folder is not None
-    target.take(source.folder / path, path)
+def _copy(zoo: Store, out: Store, path: str, scratch: Path) -> None:
+    if zoo.folder is not None:
+        out.take(zoo.folder / path, path)
+        return
+    if isinstance(zoo, RemoteStore) and isinstance(out, RemoteStore) and out.copy(zoo, path):
+        return
+    file = scratch / "copy"
+    zoo.fetch(path, file)
+    out.take(file, path)
+    file.unlink()
 
 
 def back_up(source: Path, backup: Path, *, own: Collection[str]) -> None:

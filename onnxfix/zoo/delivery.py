@@ -16,22 +16,27 @@ from onnxfix.zoo.journal import DOOMED, Journal, Mark
 from onnxfix.zoo.outcome import Failed, Outcome
 from onnxfix.zoo.resume import Todo
 from onnxfix.zoo.state import StateFolder
-from onnxfix.zoo.stores.store import STATE
+from onnxfix.zoo.stores.places import is_url
+from onnxfix.zoo.stores.store import STATE, Store
 from onnxfix.zoo.task import Task, Work
 
 
 class Delivery:
     """The only one that changes what people see at a destination."""
 
-    def __init__(self, state: StateFolder, journal: Journal, *, is_in_place: bool, has_backup: bool) -> None:
+    def __init__(
+        self, zoo: Store, state: StateFolder, journal: Journal, *, is_in_place: bool, has_backup: bool
+    ) -> None:  # fmt: skip
         """Looks at what the destination holds.
 
         Args:
+            zoo: The zoo.
             state: The destination's hidden folder.
             journal: Its journal.
             is_in_place: Whether results take the places of their sources.
             has_backup: Whether these are kept.
         """
+        self.zoo = zoo
         self.state = state
         self.journal = journal
         self.is_in_place = is_in_place
@@ -49,17 +54,22 @@ class Delivery:
             hint = "run the same command again: it starts from the beginning"
             message = "the destination was removed while it was migrated to"
             raise ModelWriteError(message, where=self.state.out.place, hint=hint)
+        self.state.require()
 
     def take(self, task: Task, todo: Todo, work: Work) -> Outcome:
         """Moves what a model has become into place, and says what became of it.
 
         Raises:
             ModelWriteError: The disk is full, or the destination is gone; the model is not done.
+            StoreError: The zoo or the destination does not answer; the model is not done.
             JournalError: The journal cannot be written.
         """
         self.require_destination()
         if work.is_disk_full:
             raise disk_full(self.state.out.place)
+        if work.is_cut_off:  # if they answer now, it was the model alone
+            self.zoo.require()
+            self.state.out.require()
         old = {mark.path: mark for mark in (todo.row.results if todo.row else ())}
         new = {staged.mark.path: staged.mark for staged in work.results}
         doomed = {path: replace(mark, sha256=DOOMED) for path, mark in old.items() if path not in new}
@@ -82,7 +92,7 @@ class Delivery:
 
     def clear(self, task: Task) -> None:
         """Removes what a task has laid down and nobody wants."""
-        if not task.stage:
+        if not task.stage or is_url(task.stage):
             return
         stage = Path(task.stage)
         for path in (stage, Path(f"{stage}.trace.npz")):

@@ -45,6 +45,9 @@ CREATE TABLE models (
 """
 
 
+_COPIES = """
+CREATE TABLE IF NOT EXISTS copies (path TEXT PRIMARY KEY, source TEXT NOT NULL, copy TEXT NOT NULL) WITHOUT ROWID;
+"""
 DOOMED = ""
 """The digest of a file that a row has to do with only until it is removed."""
 
@@ -164,6 +167,7 @@ class Journal:
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
         if version == 0:
             self._connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        self._connection.execute(_COPIES)
 
     def __enter__(self) -> Journal:
         return self
@@ -248,6 +252,25 @@ class Journal:
     def _update(self, path: str, change: str, *values: str) -> None:
         with self._guarded():
             self._connection.execute(f"UPDATE models SET {change} WHERE path = ?", (*values, path))
+
+    # What becomes of other files.
+
+    def note_copy(self, path: str, source: str, copy: str) -> None:
+        """Says that a file was copied.
+
+        Args:
+            path: The file.
+            source: Its stamp.
+            copy: That of the copy.
+        """
+        with self._guarded():
+            self._connection.execute("INSERT OR REPLACE INTO copies VALUES (?, ?, ?)", (path, source, copy))
+
+    def copies(self) -> Mapping[str, tuple[str, str]]:
+        """Returns the stamps of files that were copied, and of their copies, by path."""
+        with self._guarded():
+            found = self._connection.execute("SELECT path, source, copy FROM copies").fetchall()
+        return {path: (source, copy) for path, source, copy in found}
 
     # What became of them all.
 

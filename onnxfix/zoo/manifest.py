@@ -6,6 +6,7 @@ Rules are read from top to bottom; where several name a model, the later one win
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -85,8 +86,13 @@ class Manifest:
 
 def manifest_of(zoo: Store) -> Manifest:
     """Returns the rules of a zoo; see `load_manifest`."""
-    assert zoo.folder is not None
-    return load_manifest(zoo.folder)
+    if zoo.folder is not None:
+        return load_manifest(zoo.folder)
+    if zoo.look(MANIFEST) is None:
+        return Manifest()
+    with tempfile.TemporaryDirectory(prefix="onnxfix-") as folder:
+        zoo.fetch(MANIFEST, copy := Path(folder) / MANIFEST)
+        return parse_manifest(read_text(copy, "the manifest"), where=zoo.at(MANIFEST), folder=None)
 
 
 def load_manifest(root: Path) -> Manifest:
@@ -101,13 +107,13 @@ def load_manifest(root: Path) -> Manifest:
     return parse_manifest(read_text(path, "the manifest"), where=str(path), folder=root)
 
 
-def parse_manifest(text: str, *, where: str, folder: Path = Path()) -> Manifest:
+def parse_manifest(text: str, *, where: str, folder: Path | None = Path()) -> Manifest:
     """Returns the rules that a TOML text states.
 
     Args:
         text: The text.
         where: The file's name, for errors.
-        folder: Where the files lie that conventions are named by.
+        folder: Where the files lie that conventions are named by; None: not on this machine, and none may be named.
 
     Raises:
         UsageError: The text is no TOML, or holds what nobody knows.
@@ -118,7 +124,7 @@ def parse_manifest(text: str, *, where: str, folder: Path = Path()) -> Manifest:
 class _Reader(TableReader):
     """Takes rules out of TOML tables."""
 
-    def __init__(self, file: str, folder: Path) -> None:
+    def __init__(self, file: str, folder: Path | None) -> None:
         super().__init__(file)
         self.folder = folder
 
@@ -170,7 +176,11 @@ class _Reader(TableReader):
             return None
         texts = self.strings(table, key, path)
         files = [text.endswith(".toml") and not is_sentence(text) for text in texts]
-        speech = tuple(str(self.folder / text) if is_file else text for text, is_file in zip(texts, files, strict=True))
+        if self.folder is None and any(files):
+            hint = "write it as sentences, or name a file of this machine with --to or --from"
+            raise self.fail("files of conventions are not read from elsewhere", join(path, key), hint)
+        folder = self.folder or Path()
+        speech = tuple(str(folder / text) if is_file else text for text, is_file in zip(texts, files, strict=True))
         try:
             Settings(to=speech).require_conventions() if key == "to" else Settings(from_=speech).require_conventions()
         except OnnxfixError as error:
@@ -221,11 +231,12 @@ def is_match(pattern: str, path: str) -> bool:
     """
     if "/" not in pattern:
         path = path.rpartition("/")[2]
-    return _compiled(pattern).fullmatch(path) is not None
+    return glob_pattern(pattern).fullmatch(path) is not None
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern[str]:
+def glob_pattern(pattern: str) -> re.Pattern[str]:
+    """Returns what a glob stands for, held against whole paths."""
     pieces = re.findall(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^]]*\]|.", pattern, re.DOTALL)
     return re.compile("".join(_translated(pieces)), re.DOTALL)
 

@@ -13,10 +13,11 @@ from onnxfix.errors import UsageError
 from onnxfix.model.atomic import hidden_name, sweep_folder
 from onnxfix.zoo.copies import copy_others
 from onnxfix.zoo.delivery import Delivery
+from onnxfix.zoo.here import runner_for
 from onnxfix.zoo.journal import Journal, JournalError
 from onnxfix.zoo.manifest import Manifest, manifest_of
-from onnxfix.zoo.migration import Migration, Request, Watcher, resolved
-from onnxfix.zoo.pool import Ended, Runner, Started, run_in_processes
+from onnxfix.zoo.migration import Migration, Request, Watcher
+from onnxfix.zoo.pool import Ended, Runner, Started
 from onnxfix.zoo.resume import Ground, Todo, outstanding
 from onnxfix.zoo.settings import Settings
 from onnxfix.zoo.state import StateFolder, open_state
@@ -25,7 +26,7 @@ from onnxfix.zoo.task import Task
 
 
 def migrate(
-    survey: Survey, request: Request, watcher: Watcher | None = None, runner: Runner = run_in_processes
+    survey: Survey, request: Request, watcher: Watcher | None = None, runner: Runner | None = None
 ) -> Migration:
     """Migrates a zoo; what is done already is not done again.
 
@@ -36,19 +37,21 @@ def migrate(
         survey: What is in the zoo.
         request: What is asked for.
         watcher: Is told how far the migration is.
-        runner: Who does the work.
+        runner: Who does the work; None: processes of this machine, or this one where no other sees the zoo.
 
     Raises:
         UsageError: The request or the manifest cannot be understood, or another migration is at work.
         ModelWriteError: The destination cannot be written, is gone, or full.
         JournalError: The journal cannot be used.
+        StoreError: The zoo or the destination is elsewhere, and does not answer.
     """
     out = request.destination(survey.zoo)
     if out is None:
         raise UsageError("where do the results go?", where="OUT", hint="onnxfix migrate ZOO OUT, or --in-place")
     request.change.applied(Settings()).require_conventions()
     manifest = manifest_of(survey.zoo)
-    state = open_state(out)
+    state = open_state(out, request.home)
+    runner = runner or runner_for(survey.zoo, out)
     state.make()
     with state.locked():
         if request.is_fresh:
@@ -106,7 +109,7 @@ class _Run:
         Raises:
             UsageError: It holds the migration of another zoo, whose results would be mixed with these.
         """
-        own = {"zoo": resolved(self.survey.zoo), "mode": "in-place" if self.request.is_in_place else "tree"}
+        own = {"zoo": self.survey.zoo.identity, "mode": "in-place" if self.request.is_in_place else "tree"}
         about = self.journal.about()
         if about and about != own:
             hint = "choose another destination, or start over with --fresh"
@@ -118,6 +121,7 @@ class _Run:
     def outstanding(self) -> list[Todo]:
         """Returns what is left to do, and removes what is left of runs that were killed there."""
         models = self.survey.models
+        self.state.out.remember()
         self.journal.await_(member.path for member in models)
         rows = {row.path: row for row in self.journal.rows()}
         if gone := len(rows.keys() - {member.path for member in models}):
@@ -135,8 +139,9 @@ class _Run:
         """Works on what is left, and delivers what comes of it."""
         by_path = {one.member.path: one for one in todo}
         delivery = Delivery(
-            self.state, self.journal, is_in_place=self.request.is_in_place, has_backup=self.request.has_backup
-        )
+            self.survey.zoo, self.state, self.journal, is_in_place=self.request.is_in_place,
+            has_backup=self.request.has_backup,
+        )  # fmt: skip
         token = secrets.token_hex(4)
         tasks = (self.task(one, f"{token}-{index}") for index, one in enumerate(by_path.values()))
         with contextlib.closing(self.runner(tasks, self.limits, len(by_path))) as events:
@@ -148,6 +153,7 @@ class _Run:
                 elif isinstance(event, Ended):
                     outcome = delivery.take(event.task, by_path[event.task.path], event.work)
                     self.watcher.ended(event.task.path, outcome)
+                    self.state.keep()
 
     def begin(self, todo: Todo) -> None:
         self.journal.begin(
@@ -161,9 +167,9 @@ class _Run:
     def task(self, todo: Todo, name: str) -> Task:
         """Returns what a process is asked to do."""
         source = self.survey.zoo.at(todo.member.path)
-        stage = hidden_name(Path(source)) if self.request.is_in_place else self.state.stage / name
+        stage = str(hidden_name(Path(source))) if self.request.is_in_place else self.state.stage_for(name)
         return Task(
-            todo.member.path, source, str(stage), todo.settings, is_in_place=self.request.is_in_place,
+            todo.member.path, source, stage, todo.settings, is_in_place=self.request.is_in_place,
             size=todo.member.size, scratch=str(self.state.stage),
         )  # fmt: skip
 
@@ -175,4 +181,4 @@ class _Run:
         others = [
             member for member in self.survey.members if member.kind is Kind.OTHER and member.path not in data
         ]  # fmt: skip
-        return copy_others(others, self.survey.zoo, self.state.out)
+        return copy_others(others, self.survey.zoo, self.state.out, self.journal, self.state.stage)

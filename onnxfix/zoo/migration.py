@@ -12,7 +12,7 @@ from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.outcome import Outcome
 from onnxfix.zoo.pool import Event
 from onnxfix.zoo.settings import Change
-from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.places import open_store
 from onnxfix.zoo.stores.store import Store
 from onnxfix.zoo.survey import Gap
 
@@ -22,22 +22,24 @@ class Request:
     """What a migration is asked for.
 
     Attributes:
-        out: The destination; None in place, or where nothing is written.
+        out: The destination, a folder or a URL; None in place, or where nothing is written.
         change: What is set for every model.
         limits: How much may be taken.
         is_in_place: Whether results take the places of their sources.
         has_backup: Whether these are kept.
         only_models: Whether other files stay behind.
         is_fresh: Whether what an earlier run did counts for nothing.
+        home: For a destination elsewhere: the folder of this machine that holds what belongs to it; None: the user's.
     """
 
-    out: Path | None = None
+    out: Path | str | None = None
     change: Change = field(default_factory=Change)
     limits: Limits = field(default_factory=Limits)
     is_in_place: bool = False
     has_backup: bool = True
     only_models: bool = False
     is_fresh: bool = False
+    home: Path | None = None
 
     def destination(self, zoo: Store) -> Store | None:
         """Returns where results go; None where they go nowhere.
@@ -49,11 +51,14 @@ class Request:
             UsageError: Results would stand among their sources.
         """
         if self.is_in_place:
+            if zoo.folder is None:
+                hint = "migrate it to another place, and let that take its place when you have seen it"
+                raise UsageError("only a folder of this machine is migrated in place", where=zoo.place, hint=hint)
             return zoo
         if self.out is None:
             return None
-        out = LocalStore(self.out)
-        real, root = resolved(out), resolved(zoo)
+        out = open_store(self.out)
+        real, root = out.identity, zoo.identity
         if real == root:
             hint = "--in-place replaces the models, and keeps what they were"
             raise UsageError("the destination is the zoo itself", where=out.place, hint=hint)
@@ -95,11 +100,6 @@ class Migration:
         """The worst outcome's; not converted where models may have been missed."""
         missed = [ExitCode.NOT_CONVERTED for gap in self.gaps if gap.is_error]
         return max([ExitCode.OK, *missed, *(outcome.exit_code for _, outcome in self.outcomes)])
-
-
-def resolved(store: Store) -> str:
-    """Returns where a store really is, whatever links lead there: what a journal says of its zoo."""
-    return store.place if store.folder is None else str(store.folder.resolve())
 
 
 class Watcher:

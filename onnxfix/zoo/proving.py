@@ -6,45 +6,52 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from onnxfix.zoo.here import runner_for
 from onnxfix.zoo.journal import Journal, Mark, Row, State
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.migration import Migration, Watcher
 from onnxfix.zoo.outcome import Converted, Failed, Outcome, Refused, brief
-from onnxfix.zoo.pool import Ended, Runner, run_in_processes
+from onnxfix.zoo.pool import Ended, Runner
 from onnxfix.zoo.resume import state_of
 from onnxfix.zoo.settings import settings_from_key
 from onnxfix.zoo.state import BACKUP, TRACES, open_state
-from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.places import open_store
 from onnxfix.zoo.stores.store import Store
 from onnxfix.zoo.task import Aim, Task
 
 
-def prove(out: Path, limits: Limits, watcher: Watcher | None = None, runner: Runner = run_in_processes) -> Migration:
+def prove(
+    out: Path | str, limits: Limits, watcher: Watcher | None = None, runner: Runner | None = None,
+    home: Path | None = None,
+) -> Migration:  # fmt: skip
     """Proves every result of a migration again; nothing is written.
 
     Args:
-        out: The destination; in place, the zoo.
+        out: The destination, a folder or a URL; in place, the zoo.
         limits: How much may be taken.
         watcher: Is told how far it is.
-        runner: Who does the work.
+        runner: Who does the work; None: processes of this machine, or this one where no other sees the destination.
+        home: As in `Request`.
 
     Raises:
         UsageError: Nothing was migrated there, or another migration is at work.
         JournalError: The journal cannot be read.
+        StoreError: The zoo or the destination is elsewhere, and does not answer.
     """
-    watcher, state = watcher or Watcher(), open_state(LocalStore(out))
-    state.require_journal()
+    watcher, state = watcher or Watcher(), open_state(open_store(out), home)
     outcomes: list[tuple[str, Outcome]] = []
-    with state.locked():
-        with Journal(state.journal, is_read_only=True) as journal:
-            zoo = LocalStore(Path(journal.about().get("zoo", "")))
+    with state.reading_what_was_done() as path, state.watched():
+        with Journal(path, is_read_only=True) as journal:
+            zoo = open_store(journal.about().get("zoo", ""))
             rows = [row for row in journal.rows() if row.state is State.DONE and row.outcome == Converted.word]
+        state.out.remember()
         watcher.planned(len(rows), 0)
         tasks = [_task(row, zoo, state.out) for row in rows]
         changed = {row.path: found for row in rows if (found := _changed(row, state.out)) is not None}
-        for path, outcome in _proven(tasks, changed, limits, watcher, runner):
-            outcomes.append((path, brief(outcome)))
-            watcher.ended(path, outcome)
+        runner = runner or runner_for(zoo, state.out)
+        for model, outcome in _proven(tasks, changed, limits, watcher, runner):
+            outcomes.append((model, brief(outcome)))
+            watcher.ended(model, outcome)
     return Migration(zoo.place, state.out.place, tuple(sorted(outcomes, key=lambda one: one[0])))
 
 
@@ -106,6 +113,8 @@ def _escaped(name: str) -> str:
 
 def _is_same(store: Store, path: str, mark: Mark) -> bool:
     found = store.look(path)
+    if store.folder is None and found is not None and found.stamp == mark.stamp:  # it need not be fetched for that
+        return True
     with contextlib.suppress(OSError):
         return found is not None and found.size == mark.size and store.digest(path) == mark.sha256
     return False

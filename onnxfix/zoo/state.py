@@ -16,11 +16,12 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnxfix.errors import ModelWriteError, UsageError
 from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.remote import RemoteStore
 from onnxfix.zoo.stores.store import STATE, Store
 
 BACKUP, TRACES = f"{STATE}/backup", f"{STATE}/traces"
@@ -44,15 +45,28 @@ class StateFolder:
         """The journal's file."""
         return self.path / "journal.sqlite"
 
-    def require_journal(self) -> None:
-        """Checks that something was migrated here.
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Path | None]:
+        """Lends the journal; None where there is none.
 
         Raises:
-            UsageError: There is no journal.
+            StoreError: The destination does not answer.
         """
-        if not self.journal.is_file():
-            hint = "name the destination of a migration"
-            raise UsageError("nothing was migrated here: there is no journal", where=self.out.place, hint=hint)
+        yield self.journal if self.journal.is_file() else None
+
+    @contextlib.contextmanager
+    def reading_what_was_done(self) -> Iterator[Path]:
+        """Lends the journal.
+
+        Raises:
+            UsageError: There is none.
+            StoreError: The destination does not answer.
+        """
+        with self.reading() as journal:
+            if journal is None:
+                hint = "name the destination of a migration"
+                raise UsageError("nothing was migrated here: there is no journal", where=self.out.place, hint=hint)
+            yield journal
 
     @property
     def backup(self) -> Path:
@@ -119,6 +133,38 @@ class StateFolder:
                 owner.unlink()
             lock.release()
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Keeps migrations away while what is there is only looked at; see `locked`."""
+        with self.locked():
+            yield
+
+    def require(self) -> None:
+        """Checks that the destination is still this migration's.
+
+        Raises:
+            ModelWriteError: It was lost.
+        """
+
+    def keep(self) -> None:
+        """Keeps the journal safe where this machine may be lost.
+
+        Raises:
+            StoreError: The destination does not answer.
+        """
+
+    def publish(self, files: Iterable[Path]) -> list[str]:
+        """Puts reports where the destination is, if that is elsewhere, and returns where they are.
+
+        Raises:
+            StoreError: The destination does not answer, or cannot be written.
+        """
+        return [str(file) for file in files]
+
+    def stage_for(self, name: str) -> str:
+        """Returns where results of a task are laid down."""
+        return str(self.stage / name)
+
     def sweep(self) -> None:
         """Removes what a migration that was killed has left unfinished; for whoever holds the lock."""
         shutil.rmtree(self.stage, ignore_errors=True)
@@ -130,8 +176,20 @@ class StateFolder:
                 self.journal.with_name(self.journal.name + suffix).unlink()
 
 
-def open_state(out: Store) -> StateFolder:
-    """Returns what belongs to a destination."""
+def open_state(out: Store, home: Path | None = None) -> StateFolder:
+    """Returns what belongs to a destination.
+
+    Args:
+        out: The destination.
+        home: For destinations elsewhere: the folder of this machine that holds what belongs to them; None: the user's.
+
+    Raises:
+        UsageError: A package is missing to find the user's.
+    """
+    if isinstance(out, RemoteStore):
+        from onnxfix.zoo.remote_state import RemoteState
+
+        return RemoteState(out, home)
     assert out.folder is not None
     return StateFolder(out.folder)
 

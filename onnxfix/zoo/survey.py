@@ -17,13 +17,13 @@ from pathlib import Path
 
 from onnxfix.errors import UsageError
 from onnxfix.zoo.stores.local import LocalStore
+from onnxfix.zoo.stores.places import is_url, place_of
 from onnxfix.zoo.stores.store import STATE, Store
 
 MANIFEST = "onnxfix.toml"
 """The file at a zoo's root that holds its rules; it says how to migrate, and does not migrate along."""
-_REMNANT = re.compile(r"\..*\.onnxfix-[0-9a-f]{12}(\..*)?", re.DOTALL)
+REMNANT = re.compile(r"\..*\.onnxfix-[0-9a-f]{12}(\..*)?", re.DOTALL)
 """What a conversion that was killed leaves behind: `onnxfix.model.atomic`."""
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 
 
 class Kind(StrEnum):
@@ -85,19 +85,23 @@ class Survey:
         return tuple(member for member in self.members if member.kind is Kind.MODEL)
 
 
-def survey(place: str | Path, *, skip: Path | None = None) -> Survey:
+def survey(place: str | Path, *, skip: str | Path | None = None) -> Survey:
     """Finds what is in a zoo.
 
     Args:
-        place: A folder, a file, or a glob (`models/**/*.onnx`).
+        place: A folder, a file, a glob (`models/**/*.onnx`), or a URL of one.
         skip: A folder that is none of it: the destination, where that lies in the zoo.
 
     Raises:
         UsageError: There is no such place.
+        StoreError: It does not answer.
     """
-    text, path = str(place), Path(place)
-    if _URL.match(text):
-        raise UsageError("URLs are not read", where=text, hint="copy the models to a folder first")
+    path = place_of(str(place))
+    if isinstance(path, str):
+        from onnxfix.zoo.remote_survey import survey_remote
+
+        return survey_remote(path, str(skip or ""))
+    text, skip = str(path), skip if isinstance(skip, Path) else None
     if path.is_dir():
         return _Walk(path, skip).survey()
     if path.exists() or path.is_symlink():
@@ -120,8 +124,12 @@ def survey_files(paths: Iterable[Path], root: Path | None = None) -> Survey:
         root: The folder that they lie in; None: the deepest one that holds all.
 
     Raises:
-        UsageError: No file is named.
+        UsageError: No file is named, or a URL is.
     """
+    paths = [*paths]
+    if urls := [path for path in paths if is_url(str(path).replace(":/", "://", 1)) and not path.exists()]:
+        hint = "name the URL of a folder, or a glob, in the place of the list"
+        raise UsageError("a list names files of this machine", where=str(urls[0]), hint=hint)
     files = sorted({Path(os.path.abspath(path)) for path in paths})  # noqa: PTH100 (links stay links)
     if not files:
         raise UsageError("no file is named", hint="one path a line, or each ended by a NUL")
@@ -139,7 +147,7 @@ def read_list(text: str) -> list[Path]:
 
 def is_model_name(name: str) -> bool:
     """Whether a file of this name is taken for a model."""
-    return name.lower().endswith(".onnx") and not _REMNANT.fullmatch(name)
+    return name.lower().endswith(".onnx") and not REMNANT.fullmatch(name)
 
 
 class _Walk:
@@ -177,7 +185,7 @@ class _Walk:
         return folders
 
     def is_ours(self, name: str, path: str) -> bool:
-        return path == MANIFEST or bool(_REMNANT.fullmatch(name))
+        return path == MANIFEST or bool(REMNANT.fullmatch(name))
 
     def entry(self, entry: os.DirEntry[str], path: str) -> None:
         if entry.is_symlink() and _leads_to_folder(entry):

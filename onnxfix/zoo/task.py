@@ -25,15 +25,16 @@ class Task:
 
     Attributes:
         path: The model, below the root of the zoo.
-        source: The file.
-        stage: Where its results are laid down: a folder of its own; in place, a hidden file beside the source. Empty
-            where nothing is written.
+        source: The file: a path, or a URL.
+        stage: Where its results are laid down: a folder of its own, or its URL; in place, a hidden file beside the
+            source. Empty where nothing is written.
         settings: What is asked for.
         aim: What is done.
         is_in_place: Whether the result takes the source's place.
         against: To verify: the original or a trace that `source` is held against; empty where there is neither.
         size: Bytes of the model file, from which the memory is guessed that it takes.
-        scratch: A folder for what is needed meanwhile, that is swept if the process is killed; empty: the system's.
+        scratch: A folder for what is needed meanwhile, that is swept if the process is killed; empty, or elsewhere than
+            on the machine that works: the system's.
     """
 
     path: str
@@ -53,7 +54,7 @@ class Staged:
 
     Attributes:
         mark: What it will be, below the root of the destination.
-        file: Where it lies now.
+        file: Where it lies now: a path, or a URL.
     """
 
     mark: Mark
@@ -71,6 +72,7 @@ class Work:
         results: What is to be delivered, data files first.
         seconds: How long each stage took.
         is_disk_full: Whether there was no space for the results.
+        is_cut_off: Whether the zoo or the destination did not do as it was asked.
     """
 
     outcome: Outcome
@@ -79,3 +81,4 @@ class Work:
     results: tuple[Staged, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     is_disk_full: bool = False
+    is_cut_off: bool = False

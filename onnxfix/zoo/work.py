@@ -31,9 +31,10 @@ from onnxfix.zoo.outcome import (
     facts_of,
     proof_facts,
 )  # fmt: skip
+from onnxfix.zoo.site import Site
 from onnxfix.zoo.state import TRACES
-from onnxfix.zoo.stores.local import LocalStore
-from onnxfix.zoo.stores.store import Look
+from onnxfix.zoo.stores.places import is_url
+from onnxfix.zoo.stores.store import StoreError
 from onnxfix.zoo.task import Aim, Staged, Task, Work
 
 if TYPE_CHECKING:
@@ -52,32 +53,36 @@ def work_on(task: Task, tell: Tell | None = None) -> Work:
         tell: Is told how far it is.
     """
     start = time.perf_counter()
-    tempfile.tempdir = task.scratch or None
-    bench = _Bench(task, tell)
-    is_full = False
-    try:
-        bench.work()
-        outcome: Outcome = bench.outcome
-    except MemoryError:
-        outcome = Failed(Mishap.OUT_OF_MEMORY, "there was not enough memory")
-    except Exception as error:
-        is_full = is_disk_full(error)
-        outcome = bench.cleaned(failure_of(error))
+    tempfile.tempdir = scratch_of(task) or None
+    is_full = is_cut_off = False
+    with Site(task) as site:
+        bench = _Bench(task, site, tell)
+        try:
+            bench.work()
+            outcome: Outcome = bench.outcome
+        except MemoryError:
+            outcome = Failed(Mishap.OUT_OF_MEMORY, "there was not enough memory")
+        except Exception as error:
+            is_full, is_cut_off = is_disk_full(error), isinstance(error, StoreError)
+            outcome = bench.cleaned(failure_of(error))
     if isinstance(outcome, Failed | Refused):
         bench.results = ()
     seconds = {**bench.seconds, "all": time.perf_counter() - start}
-    return Work(outcome, bench.source, bench.data, bench.results, seconds, is_full)
+    return Work(outcome, bench.source, bench.data, bench.results, seconds, is_full, is_cut_off)
+
+
+def scratch_of(task: Task) -> str:
+    """Returns where temporary files lie: another machine, that takes a task up for a store, has its own place."""
+    return task.scratch if not is_url(task.stage) or Path(task.scratch).is_dir() else ""
 
 
 class _Bench:
     """The place where one model is worked on."""
 
-    def __init__(self, task: Task, tell: Tell | None) -> None:
+    def __init__(self, task: Task, site: Site, tell: Tell | None) -> None:
         self.task = task
+        self.site = site
         self.tell = tell
-        self.path = Path(task.source)
-        self.store = LocalStore(self.path.parent)
-        self.seen: Look | None = None
         self.source: Mark | None = None
         self.data: tuple[Mark, ...] = ()
         self.results: tuple[Staged, ...] = ()
@@ -85,7 +90,7 @@ class _Bench:
         self.outcome: Outcome = Skipped("excluded")
 
     def work(self) -> None:
-        self.seen = self.store.look(self.path.name)
+        self.site.arrive()
         self.source = self.source_mark()
         fault.provoke(self.task.path)
         if self.task.aim is Aim.VERIFY:
@@ -100,6 +105,13 @@ class _Bench:
         else:
             self.outcome = self.migrate()
         self.require_steady()
+        if self.results and not isinstance(self.outcome, Failed):
+            self.results = self.site.leave(self.results)
+
+    @property
+    def path(self) -> Path:
+        """The model, on this machine's disk."""
+        return self.site.path
 
     # What is asked for.
 
@@ -158,11 +170,12 @@ class _Bench:
         settings = self.task.settings
         to, from_, sizes = settings.to or None, settings.from_ or None, dict(settings.sizes)
         options, edits = self.options(), self.edits()
-        if self.task.against.endswith(".npz"):
-            proof = verify(self.path, against=self.task.against, to=to, edits=edits, options=options)
+        against = self.site.against
+        if against.endswith(".npz"):
+            proof = verify(self.path, against=against, to=to, edits=edits, options=options)
             return Verified("trace", proof_facts(proof))
         proof = verify(
-            self.task.against, self.path, to=to, from_=from_, sizes=sizes, edits=edits, options=options
+            against, self.path, to=to, from_=from_, sizes=sizes, edits=edits, options=options
         )  # fmt: skip
         return Verified("original", proof_facts(proof))
 
@@ -198,7 +211,7 @@ class _Bench:
 
     def result(self) -> Path:
         """Returns where the result is laid down."""
-        stage = Path(self.task.stage)
+        stage = self.site.stage
         if self.task.is_in_place:
             return stage
         stage.mkdir(exist_ok=True)  # not its parents: where the destination is gone, it does not come back
@@ -249,7 +262,7 @@ class _Bench:
         return (*found, *recorded, model)
 
     def trace(self) -> Path:
-        return Path(f"{self.task.stage}.trace.npz")
+        return Path(f"{self.site.stage}.trace.npz")
 
     def record(self) -> None:
         """Keeps a run of the source."""
@@ -266,30 +279,30 @@ class _Bench:
 
     def source_mark(self) -> Mark | None:
         """Returns what the source is; None where it cannot be read, which is told when it is opened as a model."""
-        if self.seen is not None:
+        if (seen := self.site.seen) is not None:
             with contextlib.suppress(OSError):
-                return Mark(self.task.path, digest_of(self.path), self.seen.size, self.seen.stamp)
+                return Mark(self.task.path, digest_of(self.path), seen.size, seen.stamp)
         return None
 
     def data_mark(self, location: str) -> Mark | None:
         """Returns what a data file is; its bytes are those of its copy, and not read here."""
-        seen = self.store.look(location)
+        seen = self.site.look(location)
         return None if seen is None else Mark(self.beside(location), "", seen.size, seen.stamp)
 
     def require_steady(self) -> None:
         """Checks that the source is still what it was when the work began."""
-        if self.source is not None and self.store.look(self.path.name) != self.seen:
+        if self.source is not None and self.site.has_changed():
             hint = "run the same command again when nobody writes it any more"
             self.outcome = Failed(Mishap.CHANGED, "the source was changed while it was migrated", hint=hint)
 
     def cleaned(self, outcome: Failed | Refused) -> Failed | Refused:
         """Returns an error without the names of hidden files, which differ from run to run."""
-        stage, path = self.task.stage, self.task.path
+        path, names = self.task.path, self.site.names()
 
         def clean(text: str) -> str:
-            for hidden in (f"{stage}/{self.path.name}", stage) if stage else ():
-                text = text.replace(hidden, path)
-            return text.replace(self.task.source, path)
+            for name, shown in names.items():
+                text = text.replace(name, shown)
+            return text
 
         kind, texts = outcome.kind, (clean(outcome.message), clean(outcome.where), clean(outcome.hint))
         where = "" if texts[1] == path else texts[1]

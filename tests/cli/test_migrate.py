@@ -63,7 +63,8 @@ def zoo(tmp_path: Path) -> Path:
         (["{zoo}", "{zoo}"], "the destination is the zoo itself"),
         (["{zoo}/none", "{out}"], "there is no such folder, file or glob"),
         (["{zoo}/*.txt.onnx", "{out}"], "no file has such a name"),
-        (["s3://bucket/zoo", "{out}"], "URLs are not read"),
+        (["nonsense://bucket/zoo", "{out}"], "nobody knows `nonsense://`"),
+        (["s3://key:secret@bucket/zoo", "{out}"], "s3://***@bucket/zoo: a URL must hold no password"),
         (["{zoo}", "{out}", "--to", "nonsense"], "no convention is called `nonsense`"),
         (["{zoo}", "{out}", "--to", "silero-hc", "--to", "optimum"], "two conventions are given"),
         (["{zoo}", "{out}", "--size", "head=x"], "`x` is no size"),
@@ -73,7 +74,7 @@ def zoo(tmp_path: Path) -> Path:
         (["{zoo}", "{out}", "--jobs", "0"], "0 is not in the range"),
         (["{zoo}", "{out}", "--no-backup"], "there is nothing to back up"),
         (["--verify-only", "{zoo}"], "nothing was migrated here"),
-        (["--verify-only", "{zoo}", "--to", "optimum"], "only limits go with this option"),
+        (["--verify-only", "{zoo}", "--to", "optimum"], "only limits, --scheduler and --state go with it"),
     ],
 )
 def test_what_is_no_request_is_refused(words: list[str], message: str, zoo: Path, capsys: Capture) -> None:

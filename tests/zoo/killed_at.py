@@ -11,54 +11,21 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from distant import register
+from made_up import made_up_runner
 from zoo_models import hidden, journal, tree
 
 import onnxfix
-from onnxfix.model.atomic import NewFile
-from onnxfix.zoo.limits import Limits
-from onnxfix.zoo.marks import mark_of
 from onnxfix.zoo.migrate import migrate
 from onnxfix.zoo.migration import Request
-from onnxfix.zoo.outcome import Converted, Failed, Skipped
-from onnxfix.zoo.pool import Ended, Event, Started
 from onnxfix.zoo.survey import survey
-from onnxfix.zoo.task import Staged, Task, Work
 
 PACKAGE = str(Path(onnxfix.__file__).parent)
 KILLED = 99
-
-
-def _made_up(task: Task) -> Work:
-    """Makes a result of a model: its bytes, and `+`. Models of `s` share a data file, `f` fails, `k` is skipped."""
-    source, stage = Path(task.source), Path(task.stage)
-    mark = mark_of(source, task.path)
-    if source.name.startswith("f") or source.read_bytes() == b"bad":
-        return Work(Failed("ModelReadError", "as it should"), mark)
-    if not task.is_in_place:
-        stage.mkdir()
-    target = stage if task.is_in_place else stage / source.name
-    results = []
-    if source.name.startswith("s") and source.read_bytes() != b"alone" and not task.is_in_place:
-        shutil.copy2(source.with_name("w.bin"), stage / "w.bin")
-        results.append(Staged(mark_of(stage / "w.bin", "w.bin"), str(stage / "w.bin")))
-    is_skipped = source.name.startswith("k")
-    if not (is_skipped and task.is_in_place):
-        with NewFile(target, source) as new:
-            new.write([source.read_bytes(), b"" if is_skipped else b"+"])
-            new.move(target)
-        results.append(Staged(mark_of(target, task.path), str(target)))
-    return Work(Skipped("as it should") if is_skipped else Converted("a", "b"), mark, (), tuple(results))
-
-
-def _runner(tasks: Iterable[Task], limits: Limits, most: int) -> Generator[Event, None, None]:
-    waiting = list(tasks)
-    for first in range(0, len(waiting), 2):  # two at a time
-        yield from map(Started, waiting[first : first + 2])
-        yield from (Ended(task, _made_up(task)) for task in waiting[first : first + 2])
 
 
 def _in_child(action: Callable[[], None]) -> int:
@@ -107,18 +74,29 @@ def _change(zoo: Path) -> None:
     (zoo / "n.onnx").write_bytes(b"new")
 
 
-def _everything(out: Path) -> tuple[dict[str, bytes], set[str], dict[str, dict[str, object]]]:
-    return tree(out), hidden(out), journal(out)
+def _everything(out: Path) -> tuple[dict[str, bytes], set[str], dict[str, dict[str, object]], set[str]]:
+    state = {path.name for path in (out.parent / "home").rglob("*") if path.is_file()}
+    return tree(out), hidden(out), journal(out), state
 
 
-def main(folder: Path, step: int, *, is_in_place: bool, is_first: bool) -> int:
-    """Returns how many moments there were; all of them ended as an undisturbed run."""
+def main(folder: Path, step: int, *, mode: str, is_first: bool) -> int:
+    """Returns how many moments there were; all of them ended as an undisturbed run.
+
+    Args:
+        folder: Where it works.
+        step: How many calls lie between two kills.
+        mode: `tree`, `in-place`, or the protocol by which zoo and destination are reached.
+        is_first: Whether nothing was migrated yet.
+    """
+    is_in_place, is_remote = mode == "in-place", mode not in ("tree", "in-place")
 
     def action() -> None:
-        request = Request(None if is_in_place else folder / "now" / "out", is_in_place=is_in_place)
-        migrate(survey(folder / "now" / "zoo"), request, runner=_runner)
+        zoo, out = (f"{mode}://zoo", f"{mode}://out") if is_remote else (now / "zoo", now / "out")
+        request = Request(None if is_in_place else out, is_in_place=is_in_place, home=now / "home")
+        migrate(survey(zoo), request, runner=made_up_runner)
 
     now, begin = folder / "now", folder / "begin"
+    os.environ["SHELF"] = str(now)
     now.mkdir(parents=True)
     _fill(now / "zoo")
     if not is_first:
@@ -130,6 +108,7 @@ def main(folder: Path, step: int, *, is_in_place: bool, is_first: bool) -> int:
     assert _in_child(action) == 0
     expected = _everything(out)
     moment = kills = 0
+    step = 3 * step if is_remote and step > 1 else step  # there are more calls
     while True:
         shutil.rmtree(now)
         shutil.copytree(begin, now)
@@ -141,16 +120,17 @@ def main(folder: Path, step: int, *, is_in_place: bool, is_first: bool) -> int:
         # Killed once more while it recovers, and only then left alone.
         assert _in_child(lambda moment=moment: _killed_at(moment // 2, action)) in (0, KILLED)  # type: ignore[misc]
         assert _in_child(action) == 0, f"moment {moment}"
-        assert _everything(out) == expected, f"moment {moment}"
+        for found, wanted in zip(_everything(out), expected, strict=True):
+            assert found == wanted, f"moment {moment}: {found} != {wanted}"
         assert is_in_place or tree(now / "zoo") == original, f"moment {moment}"
         moment += step
 
 
 if __name__ == "__main__":
+    register()
     found = {}
-    for mode in ("tree", "in-place"):
+    for mode in ("tree", "in-place", "copier", "shelf"):
         for run in ("first", "second"):
             place = Path(sys.argv[1]) / mode / run
-            is_first = run == "first"
-            found[f"{mode}, {run}"] = main(place, int(sys.argv[2]), is_in_place=mode == "in-place", is_first=is_first)
+            found[f"{mode}, {run}"] = main(place, int(sys.argv[2]), mode=mode, is_first=run == "first")
     sys.stdout.write(json.dumps(found))

@@ -82,7 +82,7 @@ def test_killed_at_each_of_its_calls_it_ends_as_if_undisturbed(tmp_path: Path) -
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     kills = json.loads(ran.stdout)
-    assert len(kills) == 4
+    assert len(kills) == 8
     assert all(count >= 500 // step for count in kills.values())
 
 

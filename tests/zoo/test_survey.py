@@ -23,7 +23,7 @@ def _models(found: Survey) -> list[str]:
 
 
 def test_there_is_no_such_place(tmp_path: Path) -> None:
-    for place in (tmp_path / "none", f"{tmp_path}/*.onnx", "s3://bucket/models"):
+    for place in (tmp_path / "none", f"{tmp_path}/*.onnx", "nonsense://bucket/models"):
         with pytest.raises(UsageError) as caught:
             survey(place)
         assert caught.value.where == str(place)

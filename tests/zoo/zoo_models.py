@@ -80,8 +80,13 @@ def hidden(folder: Path) -> set[str]:
 
 
 def journal(folder: Path) -> dict[str, dict[str, object]]:
-    """Returns what the journal says of each model, but for times."""
-    connection = sqlite3.connect(f"file:{folder}/.onnxfix/journal.sqlite?mode=ro", uri=True)
+    """Returns what the journal of a destination says of each model, but for times."""
+    return rows_of(folder / ".onnxfix" / "journal.sqlite")
+
+
+def rows_of(file: Path) -> dict[str, dict[str, object]]:
+    """Returns what a journal says of each model, but for times."""
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
     try:
         rows = [dict(row) for row in connection.execute("SELECT * FROM models")]

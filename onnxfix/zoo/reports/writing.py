@@ -31,11 +31,11 @@ def report_files(folder: Path) -> dict[str, Path]:
     return {kind: folder / name for kind, name in NAMES.items()}
 
 
-def write_reports(out: Path, files: Mapping[str, Path]) -> Summary:
+def write_reports(out: Path | StateFolder, files: Mapping[str, Path]) -> Summary:
     """Writes what the journal of a migration says, as it is at this moment; a migration may be at work.
 
     Args:
-        out: The destination of the migration; in place, the zoo.
+        out: The destination of the migration, or what belongs to it; in place, the zoo.
         files: Where the reports go, by format: `html`, `json`, `csv`, `junit`.
 
     Raises:
@@ -43,10 +43,12 @@ def write_reports(out: Path, files: Mapping[str, Path]) -> Summary:
         JournalError: The journal cannot be read.
         ModelWriteError: A report cannot be written.
     """
-    state = StateFolder(out)
-    state.require_journal()
-    with Journal(state.journal, is_read_only=True) as journal, journal.still(), contextlib.ExitStack() as stack:
-        summary = _summary(out, journal)
+    state = StateFolder(out) if isinstance(out, Path) else out
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(state.reading_what_was_done())
+        journal = stack.enter_context(Journal(path, is_read_only=True))
+        stack.enter_context(journal.still())
+        summary = _summary(state.out.identity, journal)
         drafts = [stack.enter_context(_Draft.begun(kind, path)) for kind, path in files.items()]
         for draft in drafts:
             draft.write(draft.format.start(summary))
@@ -62,10 +64,10 @@ def write_reports(out: Path, files: Mapping[str, Path]) -> Summary:
     return summary
 
 
-def _summary(out: Path, journal: Journal) -> Summary:
+def _summary(out: str, journal: Journal) -> Summary:
     about, found = journal.about(), journal.counts()
     counts = {word: found[word] for word in ORDER if found.get(word)}
-    return Summary(about.get("zoo", ""), str(out.resolve()), about.get("mode") == "in-place", __version__, counts)
+    return Summary(about.get("zoo", ""), out, about.get("mode") == "in-place", __version__, counts)
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,25 @@ class LocalStore:
         """The root, as people write it."""
         return str(self.folder)
 
+    @property
+    def identity(self) -> str:
+        """Where it really is, whatever links lead there."""
+        return str(self.folder.resolve())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether no other process sees it."""
+        return False
+
+    def require(self) -> None:
+        """Does nothing: each file tells for itself."""
+
     def at(self, path: str) -> str:
         """Returns where a file lies."""
         return str(self.folder / path)
 
     def remember(self) -> None:
-        """Does nothing: to look at a file costs little."""
+        """Does nothing: to look at one file costs little."""
 
     def look(self, path: str) -> Look | None:
         """Returns what is seen of a file; None where there is none."""

@@ -45,14 +45,33 @@ class Store(Protocol):
     def folder(self) -> Path | None:
         """The root on this machine's disk; None where it is elsewhere."""
 
+    @property
+    def identity(self) -> str:
+        """What it is called, by whatever name people call it: what a journal says of its zoo."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it lives in this process, and no other one sees it."""
+
+    def require(self) -> None:
+        """Checks that it answers.
+
+        Raises:
+            StoreError: It does not.
+        """
+
     def at(self, path: str) -> str:
         """Returns where a file lies, in words that mean the same in another process."""
 
-    def remember(self) -> None:
-        """Looks at all files at once, where that costs less; what is asked for later is as it was then, or as it was made."""
+    def remember(self) -> object:
+        """Looks at all files at once, where that costs less than to ask for each; what is changed here is known too."""
 
     def look(self, path: str) -> Look | None:
-        """Returns what is seen of a file; None where there is none."""
+        """Returns what is seen of a file; None where there is none.
+
+        Raises:
+            StoreError: It does not answer.
+        """
 
     def digest(self, path: str) -> str:
         """Returns the SHA-256 of a file's bytes.

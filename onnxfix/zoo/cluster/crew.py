@@ -1,0 +1,196 @@
+"""The workers of a Dask cluster: who there is, and who of them is fit to work on models."""
+
+from __future__ import annotations
+
+import pkgutil
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxfix import __version__
+from onnxfix.errors import OnnxfixError, UsageError
+from onnxfix.zoo.cluster.station import Sight, Unfit, look_around
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT = 10.0
+"""Seconds within which a scheduler answers."""
+ARRIVE, RETURN = 30.0, 120.0
+"""Seconds within which the first worker is there, and within which one comes back when all are lost."""
+_LOOK = 1.0
+"""Seconds between two looks at who is there."""
+
+
+class ClusterError(OnnxfixError):
+    """A cluster cannot be reached, or not be worked with."""
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Client]:
+    """Connects to a scheduler.
+
+    Args:
+        address: Its address, as `dask scheduler` tells it.
+
+    Raises:
+        UsageError: Dask is not installed, or this is no address.
+        ClusterError: Nobody answers there.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        hint = "pip install 'onnxfix[dask]'"
+        raise UsageError("a cluster needs Dask, which is not installed", where=address, hint=hint) from None
+    hint = "`dask scheduler` tells it when it starts: tcp://HOST:8786"
+    if not address.rpartition("://")[2].strip():  # Dask takes none for a wish to start a cluster
+        raise UsageError("this is no address of a scheduler", where=address or "--scheduler", hint=hint)
+    try:
+        client = Client(address, timeout=CONNECT, set_as_default=False, name=f"onnxfix-{__version__}")
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"this is no address of a scheduler: {error}", where=address, hint=hint) from None
+    except OSError as error:
+        hint = "is it running, and is this its address?"
+        message = f"no scheduler answers within {CONNECT:.0f} s"
+        raise ClusterError(message, where=address, hint=hint) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+class Crew:
+    """The workers of a cluster.
+
+    Attributes:
+        fit: Those that can work, with the number of their threads.
+        has_unfit: Whether there are others.
+    """
+
+    def __init__(self, client: Client, address: str, run: str, sight: Sight) -> None:
+        """Waits for a worker, and looks at all that are there.
+
+        Args:
+            client: The connection to their scheduler.
+            address: Its address.
+            run: The name of the run.
+            sight: What they must see.
+
+        Raises:
+            ClusterError: There is none, or one is not fit.
+        """
+        self.fit: Mapping[str, int] = {}
+        self.has_unfit = False
+        self._client = client
+        self._address = address
+        self._run = run
+        self._sight = sight
+        self._unfit: Mapping[str, Unfit] = {}
+        self._lost = self._looked = 0.0
+        self._await()
+        for worker, unfit in sorted(self._unfit.items()):
+            raise ClusterError(unfit.message, where=": ".join(filter(None, (worker, unfit.where))), hint=unfit.hint)
+
+    def _await(self) -> None:
+        latest = time.monotonic() + ARRIVE
+        while not self._present():
+            if time.monotonic() > latest:
+                hint = f"dask worker {self._address}"
+                message = f"the scheduler has no workers, and none came within {ARRIVE:.0f} s"
+                raise ClusterError(message, where=self._address, hint=hint)
+            time.sleep(0.1)
+        self.look()
+
+    @property
+    def threads(self) -> int:
+        """How many models can be worked on at a time."""
+        return sum(self.fit.values())
+
+    def look(self) -> None:
+        """Looks who is there now, and whether those that have come can work.
+
+        Raises:
+            ClusterError: All have been away for long, or the scheduler is gone.
+        """
+        self._looked = time.monotonic()
+        present = self._present()
+        known = {*self.fit, *self._unfit}
+        found = self._looked_at(sorted(present.keys() - known))
+        fit = {worker for worker, unfit in found.items() if unfit is None} | (self.fit.keys() & present.keys())
+        self._unfit = {
+            worker: unfit for worker, unfit in {**self._unfit, **found}.items() if unfit and worker in present
+        }  # fmt: skip
+        self.fit = {worker: present[worker] for worker in sorted(fit)}
+        self.has_unfit = bool(self._unfit)
+        self._lost = 0.0 if self.fit else self._lost or time.monotonic()
+        if self._lost and time.monotonic() - self._lost > RETURN:
+            message = f"all workers are gone, and none came back within {RETURN:.0f} s"
+            hint = "the same command goes on where it was"
+            raise ClusterError(message, where=self._address, hint=hint)
+
+    def look_at_times(self) -> bool:
+        """Looks if that was not done for a while; says whether it was."""
+        if time.monotonic() - self._looked < _LOOK:
+            return False
+        self.look()
+        return True
+
+    def _present(self) -> Mapping[str, int]:
+        try:
+            found: Mapping[str, int] = self._client.nthreads()
+        except (OSError, ValueError):  # a client that has given up has no connection to ask
+            raise scheduler_gone(self._address) from None
+        return found
+
+    def _looked_at(self, workers: list[str]) -> dict[str, Unfit | None]:
+        """Returns what is wrong with workers; those that are lost meanwhile are left out."""
+        if not workers:
+            return {}
+        versions = self._client.run(pkgutil.resolve_name, "onnxfix:__version__", workers=workers, on_error="return")
+        found = {worker: _version_trouble(said) for worker, said in versions.items() if not isinstance(said, OSError)}
+        able = [worker for worker, unfit in found.items() if unfit is None]
+        if able:
+            seen = self._client.run(look_around, self._run, self._sight, workers=able, on_error="return")
+            found |= {worker: _sight_trouble(said) for worker, said in seen.items() if not isinstance(said, OSError)}
+        return found
+
+
+def scheduler_gone(address: str) -> ClusterError:
+    """Returns the error that a scheduler does not answer any more."""
+    return ClusterError(
+        "the scheduler is gone", where=address, hint="the same command goes on where it was, when there is one again"
+    )
+
+
+def _version_trouble(said: object) -> Unfit | None:
+    if isinstance(said, ImportError | AttributeError):
+        hint = f"pip install onnxfix=={__version__}, in the environment of every worker"
+        return Unfit("a worker has no onnxfix", hint=hint)
+    if said != __version__:
+        hint = "install one version everywhere: results and journal depend on it"
+        return Unfit(f"a worker has onnxfix {said}, and this is {__version__}", hint=hint)
+    return None
+
+
+def _sight_trouble(said: object) -> Unfit | None:
+    """Returns what is wrong with what a worker sees, or with what is seen here of what it has written."""
+    if isinstance(said, Unfit):
+        return said
+    if not isinstance(said, str):
+        return Unfit(f"a worker cannot look at the files: {said}")
+    if not said:
+        return None
+    folder = Path(said)
+    try:
+        (folder / "file").rename(folder / "moved")
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        hint = "all machines must have the destination under the same name: a file system that they share"
+        return Unfit("what a worker writes to the destination is not there", said, hint)
+    except OSError as error:
+        hint = "workers and coordinator must be the same user there"
+        return Unfit(f"what a worker writes to the destination cannot be moved: {error.strerror}", said, hint)
+    return None

@@ -44,6 +44,8 @@ ROOMS = {
     "psutil": {"zoo/memory.py"},
     "filelock": {"zoo/state.py"},
     "distributed": {"zoo/cluster/"},
+    "fsspec": {"zoo/stores/remote.py"},
+    "platformdirs": {"zoo/remote_state.py"},
     "onnx": {"model/", "surgery/", "difference.py"},
 }
 """Where alone each library is imported; a folder stands for all its modules."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -17,7 +16,6 @@ from onnxfix.errors import ExitCode, OnnxfixError, UsageError
 
 if TYPE_CHECKING:
     from onnxfix.zoo.migration import Migration, Request
-    from onnxfix.zoo.pool import Runner
     from onnxfix.zoo.settings import Change
     from onnxfix.zoo.survey import Survey
 
@@ -65,7 +63,10 @@ class InterruptedMigrationError(OnnxfixError):
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Models at a time; without it, as many as fit.")
 @click.option("--time-limit", metavar="TIME", help="What one model may take: 90s, 10m, 1.5h.  [default: 1h]")
 @click.option("--memory-limit", metavar="SIZE", help="Memory that one model may take: 500M, 8G.")
-@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of a Dask cluster do the work: tcp://HOST:8786.")
+@click.option(
+    "--state", "home", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Where the journals of remote destinations are kept on this machine.  [default: the user's]",
+)  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Start over: what an earlier run did counts for nothing.")
 @click.option("--check", is_flag=True, help="Plan only, and write nothing; exit 1 if something would change.")
 @click.option("--verify-only", is_flag=True, help="Prove the migration that stands at OUT again, and write nothing.")
@@ -75,16 +76,18 @@ def migrate(
     places: tuple[str, ...], to: tuple[str, ...], from_: tuple[str, ...], sizes: tuple[str, ...],
     dims: tuple[str, ...], feeds: tuple[str, ...], ticks: int | None, seed: int | None, no_simplify: bool,
     no_verify: bool, record: bool, only_models: bool, in_place: bool, no_backup: bool, jobs: int | None,
-    time_limit: str | None, memory_limit: str | None, scheduler: str | None, fresh: bool, check: bool,
+    time_limit: str | None, memory_limit: str | None, home: Path | None, fresh: bool, check: bool,
     verify_only: bool, quiet: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Convert every model of ZOO, prove each result, and leave a tree of them at OUT.
 
-    ZOO is a folder, a file, a glob in quotes, or - for a list of files on standard input. Rules for some of the models
-    stand in ZOO/onnxfix.toml. What is done is written down in OUT/.onnxfix: the same command again does the rest.
+    ZOO is a folder, a file, a glob in quotes, a URL of one of these, or - for a list of files on standard input; OUT is
+    a folder or a URL. Rules for some of the models stand in ZOO/onnxfix.toml. What is done is written down in
+    OUT/.onnxfix: the same command again does the rest.
     """
     from onnxfix.zoo.limits import Limits, read_bytes, read_seconds
     from onnxfix.zoo.migration import Request
+    from onnxfix.zoo.stores.places import place_of
 
     limits = Limits(
         jobs,
@@ -93,15 +96,15 @@ def migrate(
     )
     zoo, out = _places(places, has_out=not in_place, is_optional=check or verify_only)
     request = Request(
-        None if out is None else Path(out),
+        None if out is None else place_of(out),
         _change(to, from_, sizes, dims, feeds, ticks, seed, no_simplify, no_verify, record),
-        limits, in_place, not no_backup, only_models, fresh,
+        limits, in_place, not no_backup, only_models, fresh, home,
     )  # fmt: skip
     if no_backup and not in_place:
         raise UsageError("there is nothing to back up", where="--no-backup", hint="it goes with --in-place")
     start = time.perf_counter()
     with LeavingReports() as reports:
-        migration = _run(zoo, request, reports, scheduler, check=check, verify_only=verify_only, quiet=quiet)
+        migration = _run(zoo, request, reports, check=check, verify_only=verify_only, quiet=quiet)
     return _told(migration, reports.page, time.perf_counter() - start, quiet=quiet, as_json=as_json)
 
 
@@ -144,67 +147,56 @@ def _located(speech: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _run(
-    zoo: str, request: Request, reports: LeavingReports, scheduler: str | None, *, check: bool, verify_only: bool,
-    quiet: bool,
+    zoo: str, request: Request, reports: LeavingReports, *, check: bool, verify_only: bool, quiet: bool
 ) -> Migration:  # fmt: skip
     from onnxfix.cli.zoo_progress import ZooProgress
     from onnxfix.zoo.migrate import migrate
     from onnxfix.zoo.preview import check as preview
     from onnxfix.zoo.proving import prove
+    from onnxfix.zoo.state import open_state
+    from onnxfix.zoo.stores.places import place_of
 
     try:
         with ZooProgress(quiet) as progress:
             if verify_only:
                 _require_nothing_else(request)
-                return prove(Path(zoo), request.limits, progress, _runner(scheduler))
+                return prove(place_of(zoo), request.limits, progress, home=request.home)
             survey = _survey(zoo, request.out)
             if check:
-                return preview(survey, request, progress, _runner(scheduler))
+                return preview(survey, request, progress)
             out = request.destination(survey.zoo)
-            reports.out = None if out is None else out.folder
-            return migrate(survey, request, progress, _runner(scheduler))
+            reports.state = None if out is None else open_state(out, request.home)
+            return migrate(survey, request, progress)
     except KeyboardInterrupt:
         hint = "" if check or verify_only else "the same command goes on where it was"
         raise InterruptedMigrationError("interrupted", hint=hint) from None
 
 
-def _runner(scheduler: str | None) -> Runner:
-    """Returns who does the work: processes of this machine, or the workers of a cluster."""
-    from onnxfix.zoo.pool import run_in_processes
-
-    if scheduler is None:
-        return run_in_processes
-    from onnxfix.zoo.cluster import run_in_cluster
-
-    # What Dask writes of its own on standard error would stand among what is said here, and say it in other words.
-    logging.disable(logging.CRITICAL)
-    return run_in_cluster(scheduler)
-
-
-def _survey(zoo: str, out: Path | None) -> Survey:
+def _survey(zoo: str, out: Path | str | None) -> Survey:
+    from onnxfix.zoo.stores.places import place_of
     from onnxfix.zoo.survey import read_list, survey, survey_files
 
     if zoo == "-":
         return survey_files(read_list(os.fsdecode(sys.stdin.buffer.read())))
-    return survey(zoo, skip=out)
+    return survey(place_of(zoo), skip=out)
 
 
 def _require_nothing_else(request: Request) -> None:
     from onnxfix.zoo.migration import Request
 
-    if request != Request(limits=request.limits):
+    if request != Request(limits=request.limits, home=request.home):
         hint = "how the results were made stands in the journal"
-        raise UsageError("only limits go with this option", where="--verify-only", hint=hint)
+        raise UsageError("only limits, --scheduler and --state go with it", where="--verify-only", hint=hint)
 
 
-def _told(migration: Migration, page: Path | None, seconds: float, *, quiet: bool, as_json: bool) -> int:
+def _told(migration: Migration, page: str | None, seconds: float, *, quiet: bool, as_json: bool) -> int:
     from onnxfix.cli.console import people, print_json
     from onnxfix.cli.zoo_summary import migration_to_json, printable, show_migration
 
     if not quiet or migration.exit_code > ExitCode.WOULD_CHANGE:
         show_migration(people(), migration, seconds, is_quiet=quiet)
     if page is not None and not quiet:
-        people().print(f"report  {printable(str(page))}", soft_wrap=True)
+        people().print(f"report  {printable(page)}", soft_wrap=True)
     if as_json:
         print_json(migration_to_json(migration, seconds))
     return migration.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from onnxfix.errors import ExitCode, OnnxfixError, UsageError
 
 if TYPE_CHECKING:
     from onnxfix.zoo.migration import Migration, Request
+    from onnxfix.zoo.pool import Runner
     from onnxfix.zoo.settings import Change
     from onnxfix.zoo.survey import Survey
 
@@ -63,6 +65,7 @@ class InterruptedMigrationError(OnnxfixError):
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Models at a time; without it, as many as fit.")
 @click.option("--time-limit", metavar="TIME", help="What one model may take: 90s, 10m, 1.5h.  [default: 1h]")
 @click.option("--memory-limit", metavar="SIZE", help="Memory that one model may take: 500M, 8G.")
+@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of a Dask cluster do the work: tcp://HOST:8786.")
 @click.option(
     "--state", "home", type=click.Path(path_type=Path), metavar="FOLDER",
     help="Where the journals of remote destinations are kept on this machine.  [default: the user's]",
@@ -76,8 +79,8 @@ def migrate(
     places: tuple[str, ...], to: tuple[str, ...], from_: tuple[str, ...], sizes: tuple[str, ...],
     dims: tuple[str, ...], feeds: tuple[str, ...], ticks: int | None, seed: int | None, no_simplify: bool,
     no_verify: bool, record: bool, only_models: bool, in_place: bool, no_backup: bool, jobs: int | None,
-    time_limit: str | None, memory_limit: str | None, home: Path | None, fresh: bool, check: bool,
-    verify_only: bool, quiet: bool, as_json: bool,
+    time_limit: str | None, memory_limit: str | None, scheduler: str | None, home: Path | None, fresh: bool,
+    check: bool, verify_only: bool, quiet: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Convert every model of ZOO, prove each result, and leave a tree of them at OUT.
 
@@ -104,7 +107,7 @@ def migrate(
         raise UsageError("there is nothing to back up", where="--no-backup", hint="it goes with --in-place")
     start = time.perf_counter()
     with LeavingReports() as reports:
-        migration = _run(zoo, request, reports, check=check, verify_only=verify_only, quiet=quiet)
+        migration = _run(zoo, request, reports, scheduler, check=check, verify_only=verify_only, quiet=quiet)
     return _told(migration, reports.page, time.perf_counter() - start, quiet=quiet, as_json=as_json)
 
 
@@ -147,7 +150,8 @@ def _located(speech: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _run(
-    zoo: str, request: Request, reports: LeavingReports, *, check: bool, verify_only: bool, quiet: bool
+    zoo: str, request: Request, reports: LeavingReports, scheduler: str | None, *, check: bool, verify_only: bool,
+    quiet: bool,
 ) -> Migration:  # fmt: skip
     from onnxfix.cli.zoo_progress import ZooProgress
     from onnxfix.zoo.migrate import migrate
@@ -160,16 +164,27 @@ def _run(
         with ZooProgress(quiet) as progress:
             if verify_only:
                 _require_nothing_else(request)
-                return prove(place_of(zoo), request.limits, progress, home=request.home)
+                return prove(place_of(zoo), request.limits, progress, _runner(scheduler), request.home)
             survey = _survey(zoo, request.out)
             if check:
-                return preview(survey, request, progress)
+                return preview(survey, request, progress, _runner(scheduler))
             out = request.destination(survey.zoo)
             reports.state = None if out is None else open_state(out, request.home)
-            return migrate(survey, request, progress)
+            return migrate(survey, request, progress, _runner(scheduler))
     except KeyboardInterrupt:
         hint = "" if check or verify_only else "the same command goes on where it was"
         raise InterruptedMigrationError("interrupted", hint=hint) from None
+
+
+def _runner(scheduler: str | None) -> Runner | None:
+    """Returns who does the work: the workers of a cluster; None: this machine."""
+    if scheduler is None:
+        return None
+    from onnxfix.zoo.cluster import run_in_cluster
+
+    # What Dask writes of its own on standard error would stand among what is said here, and say it in other words.
+    logging.disable(logging.CRITICAL)
+    return run_in_cluster(scheduler)
 
 
 def _survey(zoo: str, out: Path | str | None) -> Survey:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from onnxfix.errors import ModelWriteError
+from onnxfix.errors import ModelWriteError, OnnxfixError
 from onnxfix.zoo.copies import back_up, disk_full
 from onnxfix.zoo.failure import is_disk_full
 from onnxfix.zoo.journal import DOOMED, Journal, Mark
@@ -43,6 +43,20 @@ class Delivery:
         self.has_backup = is_in_place and has_backup
         self._owners = Counter(mark.path for row in journal.rows() for mark in row.results)
         self._identity = _identity(state.journal)
+
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[None]:
+        """Lets the block write there; where the destination was removed meanwhile, that is what is told.
+
+        Raises:
+            ModelWriteError: It was.
+        """
+        try:
+            yield
+        except OnnxfixError:
+            self.require_destination()
+            raise
+        self.require_destination()
 
     def require_destination(self) -> None:
         """Checks that the destination is still there.

@@ -94,8 +94,13 @@ class _Run:
         self.require_own_journal()
         todo = self.outstanding()
         self.watcher.planned(len(self.survey.models), len(self.survey.models) - len(todo))
-        self.work(todo)
-        copied, failed = self.copy()
+        delivery = Delivery(
+            self.survey.zoo, self.state, self.journal, is_in_place=self.request.is_in_place,
+            has_backup=self.request.has_backup,
+        )  # fmt: skip
+        with delivery.standing():
+            self.work(todo, delivery)
+            copied, failed = self.copy()
         paths = {member.path for member in self.survey.models}
         outcomes = tuple((path, one) for path, one in self.journal.outcomes(is_brief=True) if path in paths)
         return Migration(
@@ -135,13 +140,9 @@ class _Run:
         self.notes += [f"{one.member.path}: {one.reason}: done again" for one in todo if one.reason]
         return todo
 
-    def work(self, todo: Iterable[Todo]) -> None:
+    def work(self, todo: Iterable[Todo], delivery: Delivery) -> None:
         """Works on what is left, and delivers what comes of it."""
         by_path = {one.member.path: one for one in todo}
-        delivery = Delivery(
-            self.survey.zoo, self.state, self.journal, is_in_place=self.request.is_in_place,
-            has_backup=self.request.has_backup,
-        )  # fmt: skip
         token = secrets.token_hex(4)
         tasks = (self.task(one, f"{token}-{index}") for index, one in enumerate(by_path.values()))
         with contextlib.closing(self.runner(tasks, self.limits, len(by_path))) as events:

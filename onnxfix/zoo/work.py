@@ -33,6 +33,7 @@ from onnxfix.zoo.outcome import (
 )  # fmt: skip
 from onnxfix.zoo.site import Site
 from onnxfix.zoo.state import TRACES
+from onnxfix.zoo.stores.local import make_folder
 from onnxfix.zoo.stores.places import is_url
 from onnxfix.zoo.stores.store import StoreError
 from onnxfix.zoo.task import Aim, Staged, Task, Work
@@ -240,7 +241,7 @@ class _Bench:
             return
         for name in (self.path.name, *missing):
             target = result.parent / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent, result.parent)
             with NewFile(target, self.path.parent / name) as new:
                 new.copy(self.path.parent / name)
                 new.move(target)

@@ -36,6 +36,7 @@ from onnxfix.errors import ModelWriteError
 from onnxfix.zoo.journal import Journal, JournalError
 from onnxfix.zoo.migrate import migrate
 from onnxfix.zoo.migration import Request
+from onnxfix.zoo.stores import local
 from onnxfix.zoo.survey import survey
 
 _DROP, _OVERRIDE, _SEARCH = 24, 1, 2
@@ -146,6 +147,40 @@ def test_a_destination_that_is_removed_under_it_stays_so(tmp_path: Path, monkeyp
     assert tree(out).keys() == tree(zoo).keys()
     assert hidden(out) == {"journal.sqlite", "lock"}
     assert everything(zoo) == before
+
+
+@pytest.mark.parametrize("files", [1, 5])
+def test_it_stays_so_if_it_is_removed_while_other_files_are_copied(
+    files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, out = make_zoo(tmp_path / "zoo", {"a.onnx": PLAIN}), tmp_path / "out"
+    for number in range(files):
+        (zoo / f"{number}").mkdir()
+        (zoo / f"{number}" / "tokens.txt").write_text("t")
+    copy = local.copy_file
+
+    def copy_and_remove(source: Path, target: Path) -> None:
+        copy(source, target)
+        shutil.rmtree(out)
+
+    monkeypatch.setattr(local, "copy_file", copy_and_remove)
+    with pytest.raises(ModelWriteError, match="the destination was removed"):
+        migrate(survey(zoo), Request(out, TO), runner=here)
+    assert not out.exists()
+
+
+def test_a_journal_that_is_gone_is_no_news_where_the_destination_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, out = make_zoo(tmp_path / "zoo", {"a.onnx": PLAIN}), tmp_path / "out"
+
+    def fail(journal: Journal, *_: object) -> None:
+        shutil.rmtree(out)
+        raise JournalError("the journal cannot be used: disk I/O error")
+
+    monkeypatch.setattr(Journal, "finish", fail)
+    with pytest.raises(ModelWriteError, match="the destination was removed"):
+        migrate(survey(zoo), Request(out, TO), runner=here)
 
 
 def _size(folder: Path) -> int:

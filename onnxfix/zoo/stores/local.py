@@ -68,13 +68,13 @@ class LocalStore:
     def take(self, file: Path, path: str) -> None:
         """Copies a file of this machine into the store."""
         target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent, self.folder)
         copy_file(file, target)
 
     def move(self, staged: str, path: str) -> None:
         """Moves a file into place, over what may stand there."""
         file, target = Path(staged), self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent, self.folder)
         try:
             file.replace(target)
         except OSError as error:
@@ -86,6 +86,20 @@ class LocalStore:
         """Removes a file, if it is there."""
         with contextlib.suppress(OSError):
             (self.folder / path).unlink()
+
+
+def make_folder(folder: Path, root: Path) -> None:
+    """Makes a folder below another, which is not made: where that was removed, it does not come back.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = []
+    while folder != root and not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -47,7 +47,7 @@ class Node:
         self.link = link
         self.arity = arity
         self.proto = proto
-        self._written_captures = self.captures
+        self._written_captures = self.captures if self.has_captures else ()
         self._attributes: Mapping[str, Attribute] | None = None
         self.op_type: str = link.op
         self.domain: str = link.domain or ""

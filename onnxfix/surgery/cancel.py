@@ -170,7 +170,7 @@ class Canceller:
         near, far = self.frontier.above(outputs, frozenset(dying)), self.frontier.above(outputs)
         tried: list[set[Node]] = []
         for nodes, slack in ((dying, 0), (far, -1), (near, -1)):
-            if set(nodes) in tried:
+            if set(nodes) in tried or least + gone == 0:  # it takes no node at all
                 continue
             tried.append(set(nodes))
             found, seen = self.frontier.look(nodes)

@@ -35,20 +35,27 @@ class Term(str):
 def product(sizes: Iterable[Size]) -> Size:
     """Returns the product of sizes; a token where one is not known."""
     number, divisor = 1, 1
-    factors: list[str] = []
+    tokens: list[str] = []
     for size in sizes:
         if isinstance(size, int):
             number *= size
         else:
-            tokens, multiple, part = _parts(size)
-            factors += tokens
-            number *= multiple
-            divisor *= part
+            tokens.append(size)
+    if not tokens or (len(tokens) == 1 and number == 1):
+        return tokens[0] if tokens else number
+    factors: list[str] = []
+    for token in tokens:
+        own, multiple, part = _parts(token)
+        factors += own
+        number *= multiple
+        divisor *= part
     return _term(factors, number, divisor)
 
 
 def share(one: Size, other: Size) -> Size | None:
     """Returns how many times `other` goes into `one` where it is known that there is no rest; None if it cannot be."""
+    if isinstance(one, int) and isinstance(other, int):
+        return one // other if other and not one % other else None
     ours, theirs = _parts(one), _parts(other)
     factors, missing = Counter(ours[0]), Counter(theirs[0])
     number, divisor = ours[1] * theirs[2], ours[2] * theirs[1]

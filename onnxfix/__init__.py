@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits, Plan
     from onnxfix.model.model import Model
     from onnxfix.report import ConversionReport, Outcome
-    from onnxfix.verify.report import VerifyOptions, VerifyReport
+    from onnxfix.verify.options import VerifyOptions
+    from onnxfix.verify.report import VerifyReport
     from onnxfix.verify.trace import Trace
 
 __version__ = "0.1.0"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from onnxfix.report import ConversionReport
     from onnxfix.request import Source, Speech
     from onnxfix.sidefiles.change import SideFile
-    from onnxfix.verify.report import VerifyOptions, VerifyReport
+    from onnxfix.verify.options import VerifyOptions
+    from onnxfix.verify.report import VerifyReport
 
 SPLITS = "onnxfix.splits"
 """Remembers the axes that an exporter took apart by Split, so that converting back gives its operators again."""
@@ -122,7 +123,7 @@ def convert(
 
 def _options(verify: bool | VerifyOptions, clock: _Clock) -> VerifyOptions | None:
     """Returns how to verify, with the clock told of every tick; None for not at all."""
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
 
     if verify is False:
         return None

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from onnxfix.model.model import Model
     from onnxfix.request import Source, Speech
     from onnxfix.verify.culprit import Culprit
-    from onnxfix.verify.report import VerifyOptions, VerifyReport
+    from onnxfix.verify.options import VerifyOptions
+    from onnxfix.verify.report import VerifyReport
     from onnxfix.verify.trace import Trace
 
 
@@ -57,7 +58,7 @@ def verify(
         OnnxfixError: A model or the trace cannot be read, or a convention is not known.
     """
     from onnxfix.verify.lockstep import verify as drive
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
     from onnxfix.verify.trace import Trace
 
     options = options or VerifyOptions()
@@ -115,7 +116,7 @@ def find_culprit(
         OnnxfixError: A model or the trace cannot be read, or cannot be run.
     """
     from onnxfix.verify.bisect import find_culprit as find
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
     from onnxfix.verify.trace import Trace
 
     options = options or VerifyOptions()
@@ -342,9 +343,9 @@ def record(
         OnnxfixError: The model cannot be read, or its convention is not known.
     """
     from onnxfix.convention.plan import make_plan
+    from onnxfix.verify.options import VerifyOptions
     from onnxfix.verify.recording import Origin, require_proof
     from onnxfix.verify.recording import record as drive
-    from onnxfix.verify.report import VerifyOptions
     from onnxfix.verify.trace import Trace, appearing
 
     options = options or VerifyOptions()

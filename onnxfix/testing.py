@@ -11,7 +11,8 @@ from onnxfix.proof import verify
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits
     from onnxfix.request import Source, Speech
-    from onnxfix.verify.report import DifferenceError, VerifyOptions, VerifyReport
+    from onnxfix.verify.options import VerifyOptions
+    from onnxfix.verify.report import DifferenceError, VerifyReport
 
 
 def assert_equivalent(

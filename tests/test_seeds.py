@@ -17,7 +17,7 @@ from onnxfix.convention.load import library
 from onnxfix.convention.matching import is_kin
 from onnxfix.request import open_model, plan_conversion
 from onnxfix.verify.lockstep import verify as drive
-from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.options import VerifyOptions
 
 FIRST, LAST = map(int, os.environ.get("ONNXFIX_SEEDS", "1:2").split(":"))
 KIN = [(name, target) for name, target in PAIRS if is_kin(library()[target], library()[SPEAKS[base(name)]])]

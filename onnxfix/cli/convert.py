@@ -12,7 +12,7 @@ from onnxfix.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
 
 _EPILOG = """\b
 Examples:
@@ -105,7 +105,7 @@ def _edits(rename: tuple[str, ...], dims: tuple[str, ...], cast: tuple[str, ...]
 
 def _verify_options(ticks: int | None, seed: int, inputs: Path | None, feeds: tuple[str, ...]) -> VerifyOptions:
     from onnxfix.verify.feed import Feed
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
 
     rules = read_pairs("--feed", feeds)
     for port, rule in rules.items():

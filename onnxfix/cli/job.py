@@ -19,7 +19,7 @@ from onnxfix.sidefiles.beside import asked_side_files
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits, Plan
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
 
 
 @dataclass(frozen=True)

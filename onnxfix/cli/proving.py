@@ -14,8 +14,9 @@ from onnxfix.cli.verdict import show_verdict
 from onnxfix.convention.plan import Edits
 from onnxfix.errors import ExitCode, OnnxfixError, OutputError
 from onnxfix.proof import find_culprit, verify
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.render.verdict import Verdict
-from onnxfix.verify.report import DifferenceError, VerifyOptions, VerifyReport
+from onnxfix.verify.report import DifferenceError, VerifyReport
 
 
 @dataclass(frozen=True)

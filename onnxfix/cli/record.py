@@ -61,7 +61,7 @@ def record(
     from onnxfix.cli.progress import StageProgress
     from onnxfix.proof import record as drive
     from onnxfix.verify.feed import Feed
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
 
     rules = read_pairs("--feed", feeds)
     for port, rule in rules.items():

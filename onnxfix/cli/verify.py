@@ -91,7 +91,7 @@ def verify(
     from onnxfix.cli.report_files import ReportFiles
     from onnxfix.convention.plan import Edits
     from onnxfix.verify.feed import Feed
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
 
     paths = {"--junit": junit, "--summary": summary, "--html": html}
     files = ReportFiles({option: path for option, path in paths.items() if path is not None})

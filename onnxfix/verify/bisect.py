@@ -22,7 +22,7 @@ from onnxfix.verify.compare import compare
 from onnxfix.verify.culprit import Compared, Culprit, Neighbour, describe
 from onnxfix.verify.finding import find_drives
 from onnxfix.verify.inner import Print, fetch, print_of, take_prints
-from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Stream, Tick
 from onnxfix.verify.translation import expected_outputs, translated_inputs

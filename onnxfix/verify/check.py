@@ -16,18 +16,10 @@ from onnxfix.verify.compare import compare, unlike
 from onnxfix.verify.dims import contradictions
 from onnxfix.verify.evidence import gather
 from onnxfix.verify.header import Evidence, RecordedRun, TraceError
+from onnxfix.verify.options import CLOSED_LOOP, TEACHER, VerifyOptions
 from onnxfix.verify.recording import REAL_INPUT, Steps, evidence_of, require_proof
 from onnxfix.verify.replay import replay
-from onnxfix.verify.report import (
-    CLOSED_LOOP,
-    TEACHER,
-    DifferenceError,
-    PortReport,
-    Run,
-    TickReport,
-    VerifyOptions,
-    VerifyReport,
-)
+from onnxfix.verify.report import DifferenceError, PortReport, Run, TickReport, VerifyReport
 from onnxfix.verify.session import Session, require_provider
 from onnxfix.verify.stream import Tick, next_state
 from onnxfix.verify.trace import Trace

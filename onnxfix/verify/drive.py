@@ -18,8 +18,8 @@ from onnxfix.verify.dtypes import DRIVABLE, cast, encode, is_float
 from onnxfix.verify.feed import HERTZ, LEVEL, SAMPLE_RATE, Feed, noise, tone
 from onnxfix.verify.inputs import Recording
 from onnxfix.verify.masks import Keys, make_mask
+from onnxfix.verify.options import EMPTY, FULL
 from onnxfix.verify.profile import Profile, told_sizes
-from onnxfix.verify.report import EMPTY, FULL
 from onnxfix.verify.roles import KnownPort, is_mask, known_inputs, known_outputs
 from onnxfix.verify.sizes import Sizes, axis_sizes, is_in_place, is_read_only, learn_batch, main_cache
 

@@ -16,8 +16,8 @@ from onnxfix.verify.drive import Drive
 from onnxfix.verify.dtypes import decode
 from onnxfix.verify.feed import Feed
 from onnxfix.verify.inputs import Recording, read_recording
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.profile import EMPTY_PROFILES, FULL_PROFILES, Profile
-from onnxfix.verify.report import VerifyOptions
 from onnxfix.verify.session import Session
 from onnxfix.verify.sizes import is_read_only, require_names
 from onnxfix.verify.stream import Stream, Tick

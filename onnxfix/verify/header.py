@@ -38,7 +38,7 @@ from onnxfix.convention.signature import Dim, Port, Signature
 from onnxfix.convention.writing import to_toml
 from onnxfix.errors import OnnxfixError, UsageError
 from onnxfix.verify.dtypes import DRIVABLE
-from onnxfix.verify.report import EMPTY, FULL
+from onnxfix.verify.options import EMPTY, FULL
 
 if TYPE_CHECKING:
     from onnxfix.convention.binding import Binding

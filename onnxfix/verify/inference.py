@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from onnxfix.convention.signature import Dim, Port, Signature
 from onnxfix.verify.dtypes import DRIVABLE
 from onnxfix.verify.header import Header, RecordedRun, TraceError
-from onnxfix.verify.report import EMPTY, FULL
+from onnxfix.verify.options import EMPTY, FULL
 
 _START = "start/"
 _INPUT, _OUTPUT = re.compile(r"tick/(\d{1,9})/input/(.+)"), re.compile(r"tick/(\d{1,9})/output/(.+)")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from onnxfix.errors import ModelWriteError
 from onnxfix.verify.check import check
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.recording import Origin, Steps, record
-from onnxfix.verify.report import VerifyOptions, VerifyReport
+from onnxfix.verify.report import VerifyReport
 from onnxfix.verify.session import require_provider
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from onnxfix.verify.dtypes import DRIVABLE
 from onnxfix.verify.evidence import Findings, Witness, gather, parts_of
 from onnxfix.verify.finding import find_drives
 from onnxfix.verify.header import Evidence, Header, RecordedRun
-from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Stream, Tick
 from onnxfix.verify.trace import Trace, TraceWriter, place

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxfix.convention.binding import Binding
-from onnxfix.verify.report import LEAST_TICKS, MOST_TICKS
+from onnxfix.verify.options import LEAST_TICKS, MOST_TICKS
 from onnxfix.verify.sizes import axis_sizes
 
 if TYPE_CHECKING:

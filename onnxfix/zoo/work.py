@@ -40,7 +40,7 @@ from onnxfix.zoo.task import Aim, Staged, Task, Work
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Edits
-    from onnxfix.verify.report import VerifyOptions
+    from onnxfix.verify.options import VerifyOptions
 
 Tell: TypeAlias = Callable[[str, int, int], None]
 """Is told the stage of a conversion, how many of its steps are done and how many there are."""
@@ -186,7 +186,7 @@ class _Bench:
         return Edits(dims=dict(self.task.settings.dims))
 
     def options(self) -> VerifyOptions:
-        from onnxfix.verify.report import VerifyOptions
+        from onnxfix.verify.options import VerifyOptions
 
         settings = self.task.settings
         return VerifyOptions(settings.ticks, settings.seed, None, dict(settings.feeds))

@@ -14,7 +14,7 @@ from onnxfix.convention.plan import make_plan
 from onnxfix.model.model import Model
 from onnxfix.request import bind_model
 from onnxfix.verify.finding import find_drives
-from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Stream, Tick
 

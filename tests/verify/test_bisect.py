@@ -20,8 +20,8 @@ from onnxfix.model.model import Model
 from onnxfix.model.taps import look_inside
 from onnxfix.verify import inner
 from onnxfix.verify.bisect import describe, find_culprit
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.recording import record
-from onnxfix.verify.report import VerifyOptions
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 Plant = Callable[[onnx.ModelProto], None]

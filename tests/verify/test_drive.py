@@ -21,8 +21,8 @@ from onnxfix.verify.drive import Drive
 from onnxfix.verify.feed import Feed
 from onnxfix.verify.inputs import Recording
 from onnxfix.verify.lockstep import verify
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.profile import EMPTY_PROFILES, PROFILES, Profile
-from onnxfix.verify.report import VerifyOptions
 from onnxfix.verify.roles import known_inputs
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Stream, Tick

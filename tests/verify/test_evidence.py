@@ -14,7 +14,7 @@ from onnxfix.model.model import Model
 from onnxfix.verify import rows
 from onnxfix.verify.evidence import Findings, Witness, gather, parts_of
 from onnxfix.verify.finding import find_drives
-from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.rows import shown_in_rows
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Stream

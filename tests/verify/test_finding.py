@@ -16,7 +16,7 @@ from onnxfix.errors import DriveError, OnnxfixError, UsageError
 from onnxfix.model.model import Model
 from onnxfix.verify.finding import Found, find_drives
 from onnxfix.verify.lockstep import verify
-from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.session import Session
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"

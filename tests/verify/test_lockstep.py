@@ -20,7 +20,8 @@ from onnxfix.errors import ModelReadError, ModelWriteError, VacuousCheck, Verify
 from onnxfix.model.model import Model
 from onnxfix.verify import lockstep
 from onnxfix.verify.lockstep import verify
-from onnxfix.verify.report import DifferenceError, VerifyOptions
+from onnxfix.verify.options import VerifyOptions
+from onnxfix.verify.report import DifferenceError
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 PAIRS = [

@@ -12,7 +12,8 @@ from onnxfix.convention.plan import Plan, make_plan
 from onnxfix.errors import DriveError
 from onnxfix.model.model import Model
 from onnxfix.verify.lockstep import verify
-from onnxfix.verify.report import EMPTY, FULL, VerifyOptions, VerifyReport
+from onnxfix.verify.options import EMPTY, FULL, VerifyOptions
+from onnxfix.verify.report import VerifyReport
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 TWINS = [

@@ -14,7 +14,7 @@ from tiny_models import FLOAT, kept, node, tiny
 from onnxfix.errors import DriveError, UsageError
 from onnxfix.verify import session
 from onnxfix.verify.lockstep import verify
-from onnxfix.verify.report import VerifyOptions
+from onnxfix.verify.options import VerifyOptions
 from onnxfix.verify.session import PROVIDERS, Session, require_provider
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "vad_hc.onnx"

@@ -23,7 +23,7 @@ from onnxfix.convention.convention import convention_from_sentences
 from onnxfix.convention.signature import Port, Signature
 from onnxfix.errors import ModelWriteError, UsageError, VacuousCheck, VerifyError
 from onnxfix.verify.header import Evidence, Header, RecordedRun, TraceError, parse_header
-from onnxfix.verify.report import EMPTY, FULL
+from onnxfix.verify.options import EMPTY, FULL
 from onnxfix.verify.session import Session
 from onnxfix.verify.stream import Tick
 from onnxfix.verify.trace import Trace, TraceWriter, appearing

@@ -17,7 +17,8 @@ from onnxfix.convention.plan import Edits, Plan, make_plan
 from onnxfix.model.model import Model
 from onnxfix.verify.header import TraceError
 from onnxfix.verify.lockstep import verify
-from onnxfix.verify.report import DifferenceError, VerifyOptions
+from onnxfix.verify.options import VerifyOptions
+from onnxfix.verify.report import DifferenceError
 from onnxfix.verify.translation import expected_outputs, translated_inputs
 
 INT32 = TensorProto.INT32

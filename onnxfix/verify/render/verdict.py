@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from onnxfix.errors import OnnxfixError, VacuousCheck
 from onnxfix.verify.compare import Tolerance
-from onnxfix.verify.report import FULL, TEACHER, DifferenceError, PortReport, Run, VerifyReport
+from onnxfix.verify.options import FULL, TEACHER
+from onnxfix.verify.report import DifferenceError, PortReport, Run, VerifyReport
 
 _FEW = 3
 """Equal neighbours that are still told one by one."""

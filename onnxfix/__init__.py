@@ -61,7 +61,7 @@ _LAZY = {
     "Outcome": "onnxfix.report",
     "Plan": "onnxfix.convention.plan",
     "Trace": "onnxfix.verify.trace",
-    "VerifyOptions": "onnxfix.verify.report",
+    "VerifyOptions": "onnxfix.verify.options",
     "VerifyReport": "onnxfix.verify.report",
     "load_convention": "onnxfix.convention.load",
 }

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from onnxfix.errors import VerifyError
-from onnxfix.verify.compare import Difference, Mismatch
-from onnxfix.verify.options import CLOSED_LOOP, FULL, Tolerance
+from onnxfix.verify.compare import Difference, Mismatch, Tolerance
+from onnxfix.verify.options import CLOSED_LOOP, FULL
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 

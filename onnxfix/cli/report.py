@@ -116,17 +116,12 @@ class LeavingReports:
             return
         if not self.state.journal.exists():
             return
+        from onnxfix.zoo.reports.writing import leave_reports
+
         try:
-            self.page = self._write(self.state)
+            self.page = leave_reports(self.state)
         except Exception as trouble:  # a fault in a report is no fault of the models
             _warn(self.state.out.place, trouble)
-
-    def _write(self, state: StateFolder) -> str:
-        from onnxfix.zoo.reports.writing import report_files, write_reports
-
-        files = report_files(state.path)
-        write_reports(state, files)
-        return state.publish(files.values())[0]
 
 
 def _warn(out: str, trouble: Exception) -> None:

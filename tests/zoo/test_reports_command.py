@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 from journals import many, write_journal
-from zoo_models import NEW, OLD, make_zoo
+from zoo_models import NEW, OLD, PLAIN, SAMPLES, make_zoo
 
 from onnxfix.cli import main
 from onnxfix.zoo.journal import Journal
@@ -249,3 +252,15 @@ def test_who_only_looks_writes_no_reports(zoo: _Zoo) -> None:
     zoo.zoo.joinpath("onnxfix.toml").write_text("whim = 1")
     assert zoo.migrate() == 2
     assert hidden(zoo.out) == LEFT - NAMES
+
+
+def test_the_page_on_zoos_shows_how_python_does_the_same(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    make_zoo(tmp_path / "models", {"gpt2.onnx": SAMPLES / "gpt2_stacked_dynamo.onnx", "plain.onnx": PLAIN})
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    ran = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    counts = "Counter({'converted': 1, 'skipped': 1})"
+    assert ran.stdout == f"{counts} 0 migrated/.onnxfix/report.html\n"
+    assert hidden(tmp_path / "migrated") == LEFT

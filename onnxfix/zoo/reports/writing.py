@@ -31,6 +31,23 @@ def report_files(folder: Path) -> dict[str, Path]:
     return {kind: folder / name for kind, name in NAMES.items()}
 
 
+def leave_reports(state: StateFolder) -> str:
+    """Writes all reports to where a migration leaves them, and returns where the page is.
+
+    Args:
+        state: What belongs to the destination of the migration.
+
+    Raises:
+        UsageError: Nothing was migrated there.
+        JournalError: The journal cannot be read.
+        ModelWriteError: A report cannot be written.
+        StoreError: The destination is elsewhere, and does not answer.
+    """
+    files = report_files(state.path)
+    write_reports(state, files)
+    return state.publish(files.values())[0]
+
+
 def write_reports(out: Path | StateFolder, files: Mapping[str, Path]) -> Summary:
     """Writes what the journal of a migration says, as it is at this moment; a migration may be at work.
 

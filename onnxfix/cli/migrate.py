@@ -128,17 +128,24 @@ def _change(
     to: tuple[str, ...], from_: tuple[str, ...], sizes: tuple[str, ...], dims: tuple[str, ...],
     feeds: tuple[str, ...], ticks: int | None, seed: int | None, no_simplify: bool, no_verify: bool, record: bool,
 ) -> Change:  # fmt: skip
-    from onnxfix.verify.feed import Feed
     from onnxfix.zoo.settings import Change
 
-    rules = read_pairs("--feed", feeds)
-    for port, rule in rules.items():
-        Feed.parse(port, rule)  # a slip of the pen shows before any work is done
     return Change(
         _located(to) or None, _located(from_) or None, read_sizes("--size", sizes), read_dims("--set-dim", dims),
-        rules, ticks, seed, False if no_simplify else None, False if no_verify else None,
+        _feeds(feeds), ticks, seed, False if no_simplify else None, False if no_verify else None,
         is_recorded=True if record else None,
     )  # fmt: skip
+
+
+def _feeds(texts: tuple[str, ...]) -> dict[str, str]:
+    """Returns what to feed; a slip of the pen shows before any work is done."""
+    if not (rules := read_pairs("--feed", texts)):
+        return {}  # what reads them needs numpy, and nothing else here does
+    from onnxfix.verify.feed import Feed
+
+    for port, rule in rules.items():
+        Feed.parse(port, rule)
+    return rules
 
 
 def _located(speech: tuple[str, ...]) -> tuple[str, ...]:

@@ -457,3 +457,10 @@ def test_a_result_that_differs_is_not_shown(
     assert code == ExitCode.NOT_VERIFIED
     assert "tick 0" in printed.err
     assert contents(tmp_path) == before
+
+
+def test_as_a_module_of_a_python_it_is_the_same_command() -> None:
+    words = [sys.executable, "-m", "onnxfix", "convert", "nowhere.onnx", "new.onnx"]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (ExitCode.NOT_CONVERTED, "")
+    assert ran.stderr.startswith("error: ")

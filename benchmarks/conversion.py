@@ -6,7 +6,6 @@ not started: what it took for the next smaller file, byte for byte of the file, 
 
 from __future__ import annotations
 
-import compileall
 import json
 import subprocess
 import sys
@@ -19,11 +18,9 @@ from statistics import median
 from typing import Any
 
 import memory
-from environment import load
+from environment import compile_package, load
 from models import HERE, Design, exported, widened
 from pairs import medians, ratios_to
-
-import onnxfix
 
 TO = "wenet-kv"
 FLOOR, SIMPLIFIER = "floor", "onnxsim"
@@ -91,8 +88,7 @@ class FailedError(Exception):
 
 def measure(cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Measures all tools on all files, from the smallest on."""
-    # As pip does with what it installs, the peers among it; a checkout that Python may not write to has no such files.
-    compileall.compile_dir(Path(onnxfix.__file__).parent, quiet=1)
+    compile_package()  # the peers were, by pip
     measured: list[dict[str, Any]] = []
     for case in cases:
         measured.append(measure_case(case, measured))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import memory
+
+import onnxfix
 
 PACKAGES = ("onnxfix", "onnx", "onnx-graphsurgeon", "onnxruntime", "onnxruntime-gpu", "onnxsim", "onnxslim", "numpy")
 
@@ -29,6 +32,11 @@ def describe() -> dict[str, Any]:
         "load": load(),
         "versions": versions,
     }
+
+
+def compile_package() -> None:
+    """Compiles onnxfix, as pip does with what it installs; Python may have been told to write no such files."""
+    compileall.compile_dir(Path(onnxfix.__file__).parent, quiet=1)
 
 
 def load() -> float:

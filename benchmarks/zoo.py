@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-from environment import load
+from environment import compile_package, load
 from models import FOLDER, HERE
 from pairs import medians, ratios_to
 from zoo_making import Breed, Form, Zoo, large, make_zoo, part_of, sample
@@ -152,6 +152,7 @@ def measure(scale: Scale) -> dict[str, Any]:
 
 def warm_up(zoo: Zoo, part: Zoo, folder: Path) -> None:
     """Reads all that will be read: models, programs and libraries."""
+    compile_package()
     for inmate in zoo.inmates:
         (zoo.root / inmate.path).read_bytes()
     first = Zoo(part.root, part.inmates[:1])

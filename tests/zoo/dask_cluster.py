@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -37,7 +37,9 @@ class Programs:
         self.folder = folder
         self.workers: list[psutil.Popen] = []
         told = folder / "scheduler.json"
-        self.scheduler = self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(told))
+        self.scheduler = self._start(
+            "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(told)
+        )
         wait_until(lambda: told.exists() and told.read_text().endswith("}"))
         self.address = str(json.loads(told.read_text())["address"])
 
@@ -50,7 +52,17 @@ class Programs:
 
     def add(self, *options: str, fault: str = "") -> psutil.Popen:
         """Starts a worker with one thread."""
-        words = ["worker", self.address, "--nthreads", "1", "--no-dashboard", "--memory-limit", "0", *options]
+        words = [
+            "worker",
+            self.address,
+            "--nthreads",
+            "1",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--memory-limit",
+            "0",
+            *options,
+        ]
         self.workers.append(self._start(*words, fault=fault))
         return self.workers[-1]
 
@@ -60,6 +72,17 @@ class Programs:
             [sys.executable, "-m", "dask", *words, "--host", "127.0.0.1"], env=environment, cwd=self.folder,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(words: Iterable[object], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Runs a program, and ends it if nobody has waited for it."""
+    words = [str(word) for word in words]
+    with subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def kill(program: psutil.Popen) -> None:

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dask_cluster import Programs, kill, models_in_work, wait_until
+from dask_cluster import Programs, kill, models_in_work, running, wait_until
 from distributed import Client, LocalCluster
-from zoo_models import NEW, OLD, ONNXFIX, PLAIN, TO, command, hidden, journal, make_zoo, outcomes, tree
+from zoo_models import NEW, OLD, ONNXFIX, PLAIN, TO, command, here, hidden, journal, make_zoo, outcomes, tree
 
 import onnxfix
 from onnxfix.errors import ExitCode, UsageError
@@ -39,10 +39,9 @@ _FAULT = ";".join(f"{fault}:{fault}.onnx" for fault in FAULTS)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """Returns a cluster of two workers, each a daemonic process below a nanny."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ONNXFIX_TEST_FAULT", _FAULT)
-        with LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=_PORT) as cluster:
-            yield cluster
+    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": _PORT}
+    with LocalCluster(**options, env={"ONNXFIX_TEST_FAULT": _FAULT}) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def _migrate(zoo: Path, out: Path, address: str, **limits: float) -> dict[str, s
 
 
 def _local(zoo: Path, out: Path) -> Path:
-    migrate(survey(zoo), Request(out, TO, Limits(jobs=2)))
+    migrate(survey(zoo), Request(out, TO), runner=here)
     return out
 
 
@@ -190,7 +189,7 @@ def test_a_model_that_comes_to_grief_costs_no_worker(cluster: LocalCluster, tmp_
     zoo = make_zoo(tmp_path / "zoo", {"a.onnx": OLD, "z.onnx": OLD, **{f"{fault}.onnx": OLD for fault in FAULTS}})
     workers = {nanny.pid for nanny in cluster.workers.values()}
     runner = run_in_cluster(cluster.scheduler_address)
-    found = migrate(survey(zoo), Request(tmp_path / "out", TO, Limits(None, 3, 600_000_000)), runner=runner)
+    found = migrate(survey(zoo), Request(tmp_path / "out", TO, Limits(None, 4, 600_000_000)), runner=runner)
     said = {path: one for path, one in found.outcomes if isinstance(one, Failed)}
     assert {path: one.kind for path, one in said.items()} == {f"{fault}.onnx": kind for fault, kind in FAULTS.items()}
     assert found.counts["converted"] == 2
@@ -204,7 +203,7 @@ def test_somebody_may_end_it(cluster: LocalCluster, tmp_path: Path) -> None:
     """Workers let go of what they work on; the command says what it says without a cluster."""
     zoo = make_zoo(tmp_path / "zoo", {"hang.onnx": OLD, "sub/hang.onnx": OLD})
     words = [*ONNXFIX, "migrate", "zoo", "out", "--to", "silero-hc", "--scheduler", cluster.scheduler_address]
-    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    with running(words, tmp_path) as process:
         wait_until(lambda: _states(tmp_path / "out") == ["running", "running"])
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]
@@ -229,7 +228,7 @@ def test_a_lost_worker_costs_no_model(tmp_path: Path) -> None:
         lost, kept = programs.add(), programs.add("--no-nanny")
         with Client(programs.address, set_as_default=False) as client:
             client.wait_for_workers(2, 60)
-            with subprocess.Popen([*words, "--scheduler", programs.address], cwd=tmp_path) as process:
+            with running([*words, "--scheduler", programs.address], tmp_path) as process:
                 wait_until(lambda: "done" in _states(tmp_path / "out"))
                 wait_until(lambda: models_in_work(lost) and models_in_work(kept))
                 stopped = [*models_in_work(lost), *models_in_work(kept)]
@@ -241,7 +240,7 @@ def test_a_lost_worker_costs_no_model(tmp_path: Path) -> None:
                 client.wait_for_workers(2, 60)
                 for model in models_in_work(kept):
                     model.resume()
-                assert process.wait(60) == 0
+                assert process.communicate(timeout=60)[1].endswith("report.html\n")
     assert _everything(tmp_path / "out") == _everything(_local(zoo, tmp_path / "local"))
 
 
@@ -265,7 +264,7 @@ def test_a_lost_scheduler_is_told_and_the_same_command_goes_on(tmp_path: Path) -
     with Programs(tmp_path) as programs:
         worker = programs.add(fault="hang:hang.onnx")
         words = ["migrate", zoo, out, "--to", "silero-hc", "--scheduler", programs.address]
-        with subprocess.Popen([*ONNXFIX, *map(str, words)], stderr=subprocess.PIPE, text=True) as process:
+        with running([*ONNXFIX, *words], tmp_path) as process:
             wait_until(lambda: _states(out) == ["done", "running"])
             programs.scheduler.kill()
             said = process.communicate(timeout=60)[1]

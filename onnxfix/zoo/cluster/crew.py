@@ -67,7 +67,6 @@ class Crew:
 
     Attributes:
         fit: Those that can work, with the number of their threads.
-        has_unfit: Whether there are others.
     """
 
     def __init__(self, client: Client, address: str, run: str, sight: Sight) -> None:
@@ -83,7 +82,6 @@ class Crew:
             ClusterError: There is none, or one is not fit.
         """
         self.fit: Mapping[str, int] = {}
-        self.has_unfit = False
         self._client = client
         self._address = address
         self._run = run
@@ -109,22 +107,25 @@ class Crew:
         """How many models can be worked on at a time."""
         return sum(self.fit.values())
 
-    def look(self) -> None:
+    def look(self, anew: str = "") -> None:
         """Looks who is there now, and whether those that have come can work.
+
+        Args:
+            anew: A worker that may be another one by now, under the same address.
 
         Raises:
             ClusterError: All have been away for long, or the scheduler is gone.
         """
         self._looked = time.monotonic()
         present = self._present()
-        known = {*self.fit, *self._unfit}
+        known = (self.fit.keys() | self._unfit.keys()) - {anew}
         found = self._looked_at(sorted(present.keys() - known))
-        fit = {worker for worker, unfit in found.items() if unfit is None} | (self.fit.keys() & present.keys())
+        fit = {worker for worker, unfit in found.items() if unfit is None}
+        fit |= {worker for worker in self.fit if worker in present and worker not in found}
         self._unfit = {
             worker: unfit for worker, unfit in {**self._unfit, **found}.items() if unfit and worker in present
         }  # fmt: skip
         self.fit = {worker: present[worker] for worker in sorted(fit)}
-        self.has_unfit = bool(self._unfit)
         self._lost = 0.0 if self.fit else self._lost or time.monotonic()
         if self._lost and time.monotonic() - self._lost > RETURN:
             message = f"all workers are gone, and none came back within {RETURN:.0f} s"

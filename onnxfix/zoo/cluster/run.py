@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from onnxfix.zoo.cluster.crew import ClusterError, Crew, connected, scheduler_gone
-from onnxfix.zoo.cluster.station import LEFT, STARTED, TOPIC, Order, Sight, sight_of, work
+from onnxfix.zoo.cluster.station import LEFT, STARTED, TOPIC, Order, Sight, StrangerError, sight_of, work
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.outcome import Failed, Mishap
 from onnxfix.zoo.pool import Ended, Event, Moved, Runner, Started
@@ -73,14 +73,14 @@ class _Flight:
     Attributes:
         task: The task.
         future: What comes of it.
-        workers: Who alone may take it; None: whoever is there.
+        workers: Who alone may take it: Dask workers end that are sent what they have no modules for.
         tries: How often it was given to a worker that could not take it.
         is_started: Whether its start was told.
     """
 
     task: Task
     future: Future[Ended]
-    workers: list[str] | None
+    workers: list[str]
     tries: int = 0
     is_started: bool = False
 
@@ -126,7 +126,7 @@ class _Run:
         """Hands a task over to Dask."""
         self.count += 1
         key = f"onnxfix-{self.name}-{self.count}"
-        workers = list(self.crew.fit) if self.crew.has_unfit else None
+        workers = list(self.crew.fit)
         order = Order(self.name, task, self.limits)
         future = self.client.submit(work, order, key=key, pure=False, workers=workers, allow_other_workers=False)
         future.add_done_callback(self.fetch)
@@ -197,14 +197,14 @@ class _Run:
             hint = "restart it, with the same packages as here"
             message = f"a worker cannot take models: {type(error).__name__}: {error}"
             raise ClusterError(message, where=self.address, hint=hint)
-        self.crew.look()
+        self.crew.look(anew=str(error) if isinstance(error, StrangerError) else "")
         self.again(key)
         return None
 
     def rescue(self) -> None:
         """Gives tasks to others that only workers may take who are gone."""
         for key, flight in list(self.flights.items()):
-            if flight.workers is not None and self.crew.fit and not self.crew.fit.keys() & {*flight.workers}:
+            if self.crew.fit and not self.crew.fit.keys() & {*flight.workers}:
                 self.again(key)
 
     def again(self, key: str) -> None:

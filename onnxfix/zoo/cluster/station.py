@@ -52,7 +52,7 @@ class Order:
 
 
 class StrangerError(Exception):
-    """A model came to a worker that nobody has looked at yet: it may not see the files."""
+    """A model came to a worker that was not looked at: it was started again, under the same address."""
 
 
 class UnwantedError(Exception):
@@ -127,7 +127,7 @@ class Bench:
     """The process of one thread; it ends when it has nothing to do for some time."""
 
     def __init__(self, limits: Limits) -> None:
-        self._pool = Pool(replace(limits, jobs=1), most=1)
+        self._pool = Pool(limits, most=1)
         self._lock = threading.Lock()
         self._leaving: threading.Timer | None = None
 
@@ -159,7 +159,10 @@ class _Own(threading.local):
 
     def bench(self, limits: Limits) -> Bench:
         """Returns the thread's process for tasks with such limits."""
-        return self._benches.setdefault(limits, Bench(limits))
+        alone = replace(limits, jobs=1)
+        if alone not in self._benches:
+            self._benches[alone] = Bench(alone)
+        return self._benches[alone]
 
 
 class Room:

@@ -87,7 +87,7 @@ def test_of_every_trouble_comes_what_must(tmp_path: Path, monkeypatch: pytest.Mo
     before = everything(zoo.root)
     with zoo.closed():
         ran = command(
-            "--to", "silero-hc", "-j", 2, "--time-limit", "8s", "--memory-limit", "600M", "--json", "--", zoo.root, out,
+            "--to", "silero-hc", "-j", 2, "--time-limit", "15s", "--memory-limit", "600M", "--json", "--", zoo.root, out,
             fault=";".join(f"{fault}:faults/{fault}.onnx" for fault in FAULTS), preexec_fn=_without_privileges(),
         )  # fmt: skip
     assert everything(zoo.root) == before

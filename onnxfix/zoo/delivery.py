@@ -82,8 +82,8 @@ class Delivery:
         if work.is_disk_full:
             raise disk_full(self.state.out.place)
         if work.is_cut_off:  # if they answer now, it was the model alone
-            self.zoo.require()
             self.state.out.require()
+            self.zoo.require()
         old = {mark.path: mark for mark in (todo.row.results if todo.row else ())}
         new = {staged.mark.path: staged.mark for staged in work.results}
         doomed = {path: replace(mark, sha256=DOOMED) for path, mark in old.items() if path not in new}

@@ -52,7 +52,11 @@ class RemoteState(StateFolder):
         """Keeps other migrations away, on this machine and on others, and brings the journal here."""
         with super().locked():
             self._lease = Lease(self.out, self._owner())
-            self._lease.take()
+            try:
+                self._lease.take()
+            except StoreError as error:  # it is the first that is written
+                error.where = self.out.place
+                raise
             try:
                 self._receive()
                 self._next = time.monotonic() + _EVERY

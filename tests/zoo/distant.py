@@ -78,11 +78,17 @@ def upload(folder: Path, url: str) -> None:
             system.pipe_file(target, path.read_bytes())
 
 
+def names(url: str) -> set[str]:
+    """Returns the paths of all files."""
+    system, root = fsspec.url_to_fs(url)
+    system.invalidate_cache()
+    return {name[len(root) + 1 :] for name in system.find(root)} - {""}
+
+
 def everything(url: str) -> dict[str, bytes]:
     """Returns all files, by path."""
     system, root = fsspec.url_to_fs(url)
-    system.invalidate_cache()
-    return {name[len(root) + 1 :]: bytes(system.cat_file(name)) for name in sorted(system.find(root))}
+    return {path: bytes(system.cat_file(f"{root}/{path}")) for path in sorted(names(url))}
 
 
 def shown(url: str) -> dict[str, bytes]:

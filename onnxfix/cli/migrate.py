@@ -199,7 +199,8 @@ def _survey(zoo: str, out: Path | str | None) -> Survey:
     from onnxfix.zoo.survey import read_list, survey, survey_files
 
     if zoo == "-":
-        return survey_files(read_list(os.fsdecode(sys.stdin.buffer.read())))
+        listed = b"" if sys.stdin is None else sys.stdin.buffer.read()  # None: it is closed
+        return survey_files(read_list(os.fsdecode(listed)), skip=out)
     return survey(place_of(zoo), skip=out)
 
 

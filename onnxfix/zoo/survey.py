@@ -107,21 +107,31 @@ def survey(place: str | Path, *, skip: str | Path | None = None) -> Survey:
     if path.exists() or path.is_symlink():
         return survey_files([path])
     if glob.has_magic(text):
-        names = glob.glob(text, recursive=True, include_hidden=True)  # noqa: PTH207 (the pattern may be absolute)
-        found = [Path(name) for name in names]
-        files = [file for file in found if not file.is_dir() and not _is_below(file, skip) and STATE not in file.parts]
-        if not files:
-            raise UsageError("no file has such a name", where=text, hint="quote it, so that the shell leaves it alone")
-        return survey_files(files, _fixed_part(path))
+        return survey_files(_globbed(text), _fixed_part(path), skip=skip)
     raise UsageError("there is no such folder, file or glob", where=text, hint="name the folder that holds the models")
 
 
-def survey_files(paths: Iterable[Path], root: Path | None = None) -> Survey:
+def _globbed(pattern: str) -> list[Path]:
+    names = glob.glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 (the pattern may be absolute)
+    found = [Path(name) for name in names]
+    if files := [path for path in found if not path.is_dir()]:
+        return files
+    if found:
+        hint = f"`{pattern.rstrip('/')}/**/*.onnx` names the models in them"
+        raise UsageError("it names folders, and no files", where=pattern, hint=hint)
+    hint = "`*` stops at `/` and `**/` does not; a bracket that belongs to a name is written `[[]`"
+    raise UsageError("no file has such a name", where=pattern, hint=hint)
+
+
+def survey_files(paths: Iterable[Path], root: Path | None = None, *, skip: str | Path | None = None) -> Survey:
     """Takes files one by one; other files beside them are none of the zoo.
+
+    What migrations keep for themselves is none of it either: `find` lists it too, and a backup must stay one.
 
     Args:
         paths: The files.
         root: The folder that they lie in; None: the deepest one that holds all.
+        skip: A folder that is none of it: the destination, where that lies in the zoo.
 
     Raises:
         UsageError: No file is named, or a URL is.
@@ -133,6 +143,8 @@ def survey_files(paths: Iterable[Path], root: Path | None = None) -> Survey:
     files = sorted({Path(os.path.abspath(path)) for path in paths})  # noqa: PTH100 (links stay links)
     if not files:
         raise UsageError("no file is named", hint="one path a line, or each ended by a NUL")
+    files = [file for file in files if not _is_ours(file)] or files
+    files = [file for file in files if not isinstance(skip, Path) or not _is_below(file, skip)] or files
     base = Path(os.path.abspath(root or os.path.commonpath([file.parent for file in files])))  # noqa: PTH100
     found = [_look(file, file.relative_to(base).as_posix()) for file in files]
     members = tuple(one for one in found if isinstance(one, Member))
@@ -141,7 +153,7 @@ def survey_files(paths: Iterable[Path], root: Path | None = None) -> Survey:
 
 def read_list(text: str) -> list[Path]:
     """Returns the paths of a list: one a line, or each ended by a NUL (`find -print0`): names may hold newlines."""
-    names = text.split("\0") if "\0" in text else text.splitlines()
+    names = text.split("\0") if "\0" in text else re.split("\r?\n", text)
     return [Path(name) for name in names if name.strip()]
 
 
@@ -241,8 +253,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_below(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.resolve().is_relative_to(folder.resolve())
+def _is_ours(file: Path) -> bool:
+    return STATE in file.parts or bool(REMNANT.fullmatch(file.name))
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -166,6 +166,8 @@ def test_files_may_come_from_a_list(zoo: Path, monkeypatch: pytest.MonkeyPatch, 
     assert {name for name in contents(out) if not name.startswith(".onnxfix")} == {"a\nb.onnx", "sub/p.onnx"}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert main(["migrate", "-", str(out), *TO]) == 2
+    monkeypatch.setattr(sys, "stdin", None)  # as it is where it was closed
+    assert main(["migrate", "-", str(out), *TO]) == 2
     assert "no file is named" in capsys.readouterr().err
 
 

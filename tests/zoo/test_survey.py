@@ -121,6 +121,32 @@ def test_a_list_has_its_root_where_all_its_files_lie(tmp_path: Path) -> None:
     assert [(gap.path, gap.is_error) for gap in found.gaps] == [("b/no", True)]
 
 
+def test_what_is_ours_is_none_of_a_list_or_a_glob(tmp_path: Path) -> None:
+    """`find` and `**` name the destination and the backups too, which would be migrated like any model."""
+    ours = ("sub/.onnxfix/backup/a.onnx", "out/sub/a.onnx", ".onnxfix/backup/sub/a.onnx")
+    zoo = _fill(tmp_path, "sub/a.onnx", "sub/b.onnx", "sub/.a.onnxfix-0123456789ab.onnx", *ours)
+    paths = sorted(zoo.rglob("*.onnx"))
+    found = survey_files(paths, skip=zoo / "out")
+    assert (found.zoo.place, _models(found)) == (str(zoo / "sub"), ["a.onnx", "b.onnx"])
+    assert _models(survey(f"{zoo}/**/*.onnx", skip=zoo / "out")) == ["sub/a.onnx", "sub/b.onnx"]
+    named_alone = survey_files([path for path in paths if ".onnxfix" in path.parts])
+    assert _models(named_alone) == [".onnxfix/backup/sub/a.onnx", "sub/.onnxfix/backup/a.onnx"]
+
+
+def test_links_that_are_listed_lie_where_they_are(tmp_path: Path) -> None:
+    zoo = _fill(tmp_path, "out/a.onnx", "b.onnx")
+    (zoo / "link.onnx").symlink_to("out/a.onnx")
+    assert _models(survey_files([zoo / "link.onnx", zoo / "b.onnx"], skip=zoo / "out")) == ["b.onnx", "link.onnx"]
+
+
+def test_a_glob_that_names_folders_alone_says_so(tmp_path: Path) -> None:
+    _fill(tmp_path, "a/m.onnx", "b/m.onnx")
+    with pytest.raises(UsageError, match="folders") as caught:
+        survey(f"{tmp_path}/*")
+    assert f"`{tmp_path}/*/**/*.onnx`" in caught.value.hint
+
+
 def test_a_list_is_one_a_line_or_ended_by_nuls() -> None:
     assert read_list("a b\n\nc\n") == [Path("a b"), Path("c")]
     assert read_list("a\nb\0c\0") == [Path("a\nb"), Path("c")]
+    assert read_list("a\x85b\u2028c\x0c.onnx\r\nd") == [Path("a\x85b\u2028c\x0c.onnx"), Path("d")]

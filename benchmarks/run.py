@@ -59,11 +59,13 @@ def main() -> None:
         results = json.loads(file.read_text(encoding="utf-8"))
     failed: list[str] = []
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
-    for name, measure in parts(arguments.quick, rounds, [1] if arguments.quick else [1, 2]).items():
+    threads = arguments.threads or ([1] if arguments.quick else [1, 2])
+    for name, measure in parts(arguments.quick, rounds, threads).items():
         if not is_wanted(name, arguments.only) or arguments.show:
             continue
         try:
-            results["sections"][name] = {"environment": environment.describe(), **measure()}
+            section = {"environment": environment.describe(), **measure()}
+            results["sections"][name] = with_other_cells(section, results["sections"].get(name, {}))
         except (subprocess.CalledProcessError, RuntimeError, OnnxfixError) as error:
             failed.append(name)
             print(f"{name}: {error}\n{getattr(error, 'stderr', None) or ''}", file=sys.stderr)
@@ -74,6 +76,16 @@ def main() -> None:
     report.show(results)
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")
+
+
+def with_other_cells(section: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the cells of a latency that were measured before with other numbers of threads."""
+    if "cells" not in section:
+        return section
+    threads = {cell["threads"] for cell in section["cells"]}
+    others = [cell for cell in before.get("cells", []) if cell["threads"] not in threads]
+    cells = sorted([*others, *section["cells"]], key=lambda cell: (cell["threads"], cell["length"]))
+    return {**section, "cells": cells}
 
 
 def is_wanted(name: str, only: list[str]) -> bool:
@@ -87,6 +99,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small models and few rounds: shows that all works")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="measure a part; may be repeated")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds of the latency ({ROUNDS})")
+    parser.add_argument("--threads", type=int, action="append", metavar="N", help="of the latency (1 and 2)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (benchmarks/results)")
     parser.add_argument("--show", action="store_true", help="measure nothing; write tables and picture again")
     arguments = parser.parse_args()

@@ -133,7 +133,8 @@ class RemoteState(StateFolder):
         """Removes the journal, here and there."""
         super().discard_journal()
         self._origin().unlink(missing_ok=True)
-        self.out.remove(JOURNAL)
+        if self.out.look(JOURNAL) is not None:
+            self.out.remove(JOURNAL)
 
     def _receive(self) -> None:
         """Brings the journal here, if somebody else has written it since."""

@@ -50,6 +50,7 @@ class Shelf(DirFileSystem):  # type: ignore[misc]
 
     protocol = "shelf"
     cachable = False
+    async_impl = False  # as SFTP and the like: files are moved, not copied
 
     def __init__(self, **options: object) -> None:
         super().__init__(path=os.environ["SHELF"], fs=LocalFileSystem(auto_mkdir=True), **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -50,7 +51,7 @@ def _migrate(zoo: str | Path, out: str | Path, home: Path, **request: bool) -> M
 # What is refused.
 
 
-def test_what_is_no_place_is_refused(folder: Path) -> None:
+def test_what_is_no_place_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "Install absent_package to read absent://"
     fsspec.register_implementation("absent", "absent_package.FileSystem", errtxt=text, clobber=True)
     for place, message, hint in (
@@ -64,6 +65,10 @@ def test_what_is_no_place_is_refused(folder: Path) -> None:
         with pytest.raises(UsageError, match=message) as caught:
             survey(place)
         assert (caught.value.where, hint in caught.value.hint) == (place, True), place
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(UsageError, match="a package is missing for `shaky://`") as caught:
+        survey(ZOO)
+    assert "pip install 'onnxfix[remote]'" in caught.value.hint
     with pytest.raises(UsageError, match="a list names files of this machine"):
         survey_files(read_list(f"{folder}/f.onnx\n{ZOO}/m.onnx"))
 

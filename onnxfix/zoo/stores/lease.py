@@ -64,22 +64,23 @@ class Lease:
             UsageError: Another migration is at work there.
             StoreError: It does not answer, or cannot be written.
         """
-        self.require_free()
-        self._store.remove(LEASE)
+        if self.require_free():
+            self._store.remove(LEASE)
         if not self._write(is_new=True):  # another one was faster
             self.require_free()
         self._thread.start()
 
-    def require_free(self) -> None:
-        """Checks that nobody else has the lease.
+    def require_free(self) -> bool:
+        """Checks that nobody else has the lease, and says whether an old one is in the way.
 
         Raises:
             UsageError: Another migration is at work there.
             StoreError: The store does not answer.
         """
-        found = self._holder()
+        content = self._store.read(LEASE)
+        found = _holder(content)
         if found is None or found.owner == self._owner or time.time() - found.renewed > LIFE:
-            return
+            return content is not None
         hint = f"wait until it ends; if it was killed, {LIFE / 60:.0f} minutes from its last sign of life are enough"
         message = f"another migration is at work here: process {found.pid} on {found.host}"
         raise UsageError(message, where=self._store.place, hint=hint)
@@ -102,7 +103,7 @@ class Lease:
         Raises:
             StoreError: The store does not answer.
         """
-        found = self._holder()
+        found = _holder(self._store.read(LEASE))
         if found is None:
             self._trouble = "it was removed while it was migrated to"
         elif found.owner != self._owner:
@@ -130,10 +131,10 @@ class Lease:
         self._renewed = time.monotonic()
         return is_written
 
-    def _holder(self) -> _Holder | None:
-        """Returns who has the lease; None where nobody has, or what stands there is none."""
-        content = self._store.read(LEASE)
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            found = json.loads(content or b"")
-            return _Holder(str(found["owner"]), int(found["pid"]), str(found["host"]), float(found["renewed"]))
-        return None
+
+def _holder(content: bytes | None) -> _Holder | None:
+    """Returns who has the lease; None where nobody has, or what stands there is none."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        found = json.loads(content or b"")
+        return _Holder(str(found["owner"]), int(found["pid"]), str(found["host"]), float(found["renewed"]))
+    return None

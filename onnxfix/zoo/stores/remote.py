@@ -257,10 +257,13 @@ def store_error(error: Exception, place: str, system: AbstractFileSystem) -> Sto
 
 
 def _can_copy(system: AbstractFileSystem) -> bool:
-    """Whether files are copied within the store; others have a move of their own."""
+    """Whether files are copied within the store, as in all for objects; others have a move of their own."""
     from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
 
-    return type(system).mv is AbstractFileSystem.mv
+    kind = type(system)
+    is_for_objects = system.async_impl and issubclass(kind, AsyncFileSystem)
+    return kind.mv is AbstractFileSystem.mv or (is_for_objects and kind._cp_file is not AsyncFileSystem._cp_file)
 
 
 def _system(place: str) -> AbstractFileSystem:

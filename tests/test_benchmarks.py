@@ -208,3 +208,14 @@ def test_outcomes_that_are_not_expected_are_no_measurement(tmp_path: Path) -> No
     wrong = making.make_zoo(tmp_path / "zoo", [making.Breed("vad", making.sample("vad_hc"), 1, "converted")])
     with pytest.raises(RuntimeError, match=r"expected .*converted.* not .*unchanged"):
         zoo.run_migration(wrong, tmp_path / "out", 1)
+
+
+def test_cells_that_were_not_measured_again_stay() -> None:
+    def cell(threads: int, length: int, run: str) -> dict[str, object]:
+        return {"threads": threads, "length": length, "run": run}
+
+    before = {"cells": [cell(1, 64, "old"), cell(2, 64, "old")], "environment": "old"}
+    again = {"cells": [cell(2, 64, "new")], "environment": "new"}
+    joined = module("run").with_other_cells(again, before)
+    assert joined == {"cells": [cell(1, 64, "old"), cell(2, 64, "new")], "environment": "new"}
+    assert module("run").with_other_cells({"points": []}, before) == {"points": []}

@@ -22,6 +22,7 @@ import onnx
 
 from onnxfix.convention.signature import Dim
 from onnxfix.errors import RewriteError, SimplifyError
+from onnxfix.model import telemetry
 from onnxfix.model.external import graphs_of
 from onnxfix.model.garbage import collection_paused
 from onnxfix.model.graph import GraphView
@@ -222,6 +223,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _import_onnxsim() -> Any:
+    telemetry.decline()  # it imports onnxruntime
     # onnxsim imports these where it finds them, for features that are not used here: over 2 seconds and 230 MB.
     hidden = [name for name in ("torch", "sympy") if name not in sys.modules]
     # Whatever is None here counts as not installed.

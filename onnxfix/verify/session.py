@@ -12,10 +12,13 @@ import numpy as np
 
 from onnxfix.convention.signature import Port
 from onnxfix.errors import DriveError, ModelReadError, UsageError
+from onnxfix.model import telemetry
 from onnxfix.verify.dtypes import storage
 
 if TYPE_CHECKING:
     from onnxfix.convention.route import Array
+
+telemetry.decline()  # before any of what follows imports onnxruntime
 
 CPU = "cpu"
 PROVIDERS: Mapping[str, str] = {

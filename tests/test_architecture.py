@@ -31,7 +31,7 @@ FLOORS = (
         "difference",
     },
     {"zoo"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 """From the ground up. A room may use what stands below and its own floor, but `surgery` and `verify` not each other."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,13 +14,14 @@ from pathlib import Path
 import pytest
 from dask_cluster import Programs, kill, models_in_work, running, wait_until
 from distributed import Client, LocalCluster
-from zoo_models import NEW, OLD, ONNXFIX, PLAIN, TO, command, here, hidden, journal, make_zoo, outcomes, tree
+from zoo_models import NEW, OLD, ONNXFIX, PLAIN, TO, here, hidden, journal, make_zoo, tree
 
 import onnxfix
 from onnxfix.errors import ExitCode, UsageError
 from onnxfix.zoo.cluster import crew, run_in_cluster
 from onnxfix.zoo.cluster.crew import ClusterError
-from onnxfix.zoo.cluster.station import Room, Sight
+from onnxfix.zoo.cluster.sight import Sight
+from onnxfix.zoo.cluster.station import Room
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.migrate import migrate
 from onnxfix.zoo.migration import Request, Watcher
@@ -118,6 +118,8 @@ def test_workers_must_see_what_is_seen_here(
         (replace(true, source="/elsewhere/a.onnx"), r"tcp://.*: /elsewhere/a\.onnx: a worker does not see the zoo"),
         (replace(true, size=1), r"a\.onnx: a worker sees another zoo under the same name"),
         (replace(true, time=1), r"a\.onnx: a worker sees another zoo under the same name"),
+        (Sight(urls=("memory://zoo/a.onnx",)), "memory://zoo/a.onnx: no worker sees this place"),
+        (Sight(urls=("nonsense://zoo/a.onnx",)), "nonsense://zoo/a.onnx: a worker cannot use this place: "),
         (replace(true, stage="/elsewhere/stage"), "/elsewhere/stage: a worker does not see the destination"),
         (replace(true, stage=str(tmp_path / "file")), "file: a worker cannot write to the destination: Not a dir"),
     ):
@@ -143,16 +145,6 @@ def test_what_workers_write_must_be_seen_here(monkeypatch: pytest.MonkeyPatch, t
     alien = crew._sight_trouble(str(tmp_path))
     assert alien is not None
     assert alien.message == "what a worker writes to the destination cannot be moved: Permission denied"
-
-
-def test_nobody_is_sent_a_model_who_cannot_take_it(cluster: LocalCluster, tmp_path: Path) -> None:
-    """A worker that has no onnxfix when a migration starts is an error."""
-    (tmp_path / "without.py").write_text("import sys; sys.modules['onnxfix'] = None")
-    with Programs(tmp_path) as programs:
-        programs.add("--preload", str(tmp_path / "without.py"))
-        message = rf"tcp://.*: a worker has no onnxfix\n  pip install onnxfix=={onnxfix.__version__}"
-        with pytest.raises(ClusterError, match=message):
-            run_in_cluster(programs.address)
 
 
 # What is done.
@@ -186,11 +178,14 @@ def test_a_cluster_does_what_this_machine_does(cluster: LocalCluster, zoo: Path,
 
 
 def test_a_model_that_comes_to_grief_costs_no_worker(cluster: LocalCluster, tmp_path: Path) -> None:
-    zoo = make_zoo(tmp_path / "zoo", {"a.onnx": OLD, "z.onnx": OLD, **{f"{fault}.onnx": OLD for fault in FAULTS}})
+    names = ["a", "z", *FAULTS.keys() - {"hang"}]
+    zoo = make_zoo(tmp_path / "zoo", {f"{name}.onnx": OLD for name in names})
+    slow = make_zoo(tmp_path / "slow", {"hang.onnx": OLD})
     workers = {nanny.pid for nanny in cluster.workers.values()}
     runner = run_in_cluster(cluster.scheduler_address)
-    found = migrate(survey(zoo), Request(tmp_path / "out", TO, Limits(None, 4, 600_000_000)), runner=runner)
-    said = {path: one for path, one in found.outcomes if isinstance(one, Failed)}
+    found = migrate(survey(zoo), Request(tmp_path / "out", TO, Limits(None, None, 600_000_000)), runner=runner)
+    late = migrate(survey(slow), Request(tmp_path / "late", TO, Limits(None, 2)), runner=runner)
+    said = {path: one for path, one in (*found.outcomes, *late.outcomes) if isinstance(one, Failed)}
     assert {path: one.kind for path, one in said.items()} == {f"{fault}.onnx": kind for fault, kind in FAULTS.items()}
     assert found.counts["converted"] == 2
     assert "Segmentation fault" in said["crash.onnx"].log
@@ -211,15 +206,14 @@ def test_somebody_may_end_it(cluster: LocalCluster, tmp_path: Path) -> None:
     assert hidden(tmp_path / "out") == {"journal.sqlite", "lock"}
     (zoo / "hang.onnx").rename(zoo / "a.onnx")
     (zoo / "sub" / "hang.onnx").rename(zoo / "sub" / "b.onnx")
-    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (ran.returncode, outcomes(tmp_path / "out")["a.onnx"]) == (0, "converted"), ran.stderr
+    assert set(_migrate(zoo, tmp_path / "out", cluster.scheduler_address).values()) == {"converted"}
 
 
 # Who is lost.
 
 
 def test_a_lost_worker_costs_no_model(tmp_path: Path) -> None:
-    """One of two workers is killed with a model in work, and another one comes that cannot work."""
+    """One of two workers is killed with a model in work, and another one comes that has no onnxfix."""
     kinds = (OLD, OLD, NEW, PLAIN)
     zoo = make_zoo(tmp_path / "zoo", {f"{index % 3}/m {index:02}.onnx": kinds[index % 4] for index in range(16)})
     (tmp_path / "without.py").write_text("import sys; sys.modules['onnxfix'] = None")
@@ -240,7 +234,10 @@ def test_a_lost_worker_costs_no_model(tmp_path: Path) -> None:
                 client.wait_for_workers(2, 60)
                 for model in models_in_work(kept):
                     model.resume()
-                assert process.communicate(timeout=60)[1].endswith("report.html\n")
+                assert "16 models" in process.communicate(timeout=60)[1]
+        message = rf"tcp://.*: a worker has no onnxfix\n  pip install onnxfix=={onnxfix.__version__}"
+        with pytest.raises(ClusterError, match=message):  # a migration that begins now
+            run_in_cluster(programs.address)
     assert _everything(tmp_path / "out") == _everything(_local(zoo, tmp_path / "local"))
 
 
@@ -274,10 +271,7 @@ def test_a_lost_scheduler_is_told_and_the_same_command_goes_on(tmp_path: Path) -
             "  the same command goes on where it was, when there is one again\n"
         )
         wait_until(lambda: not models_in_work(worker))
-    assert hidden(out) == {"journal.sqlite", "lock"}
-    ran = command(zoo, out, "--to", "silero-hc")
-    assert (ran.returncode, outcomes(out)) == (0, {"a.onnx": "converted", "hang.onnx": "converted"}), ran.stderr
-    assert _everything(out) == _everything(_local(zoo, tmp_path / "local"))
+    assert _everything(_local(zoo, out)) == _everything(_local(zoo, tmp_path / "local"))
 
 
 # Memory.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from onnxfix import __version__
 from onnxfix.errors import OnnxfixError, UsageError
-from onnxfix.zoo.cluster.station import Sight, Unfit, look_around
+from onnxfix.zoo.cluster.sight import Sight, Unfit, look_around
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,20 +42,25 @@ def connected(address: str) -> Iterator[Client]:
     """
     try:
         from distributed import Client
+        from distributed.comm.addressing import get_address_host_port
     except ImportError:
         hint = "pip install 'onnxfix[dask]'"
         raise UsageError("a cluster needs Dask, which is not installed", where=address, hint=hint) from None
-    hint = "`dask scheduler` tells it when it starts: tcp://HOST:8786"
-    if not address.rpartition("://")[2].strip():  # Dask takes none for a wish to start a cluster
-        raise UsageError("this is no address of a scheduler", where=address or "--scheduler", hint=hint)
+    try:  # before a client is made: one that was half made stops its program when it is cleared away
+        if not address.startswith("inproc://"):
+            get_address_host_port(address, strict=True)
+    except ValueError as error:
+        hint = "`dask scheduler` tells it when it starts: tcp://HOST:8786"
+        message = f"this is no address of a scheduler: {error}"
+        raise UsageError(message, where=address or "--scheduler", hint=hint) from None
     try:
         client = Client(address, timeout=CONNECT, set_as_default=False, name=f"onnxfix-{__version__}")
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"this is no address of a scheduler: {error}", where=address, hint=hint) from None
-    except OSError as error:
+    except ImportError as error:
+        raise ClusterError(f"this scheduler needs something else of Dask: {error}", where=address) from None
+    except OSError:
         hint = "is it running, and is this its address?"
         message = f"no scheduler answers within {CONNECT:.0f} s"
-        raise ClusterError(message, where=address, hint=hint) from error
+        raise ClusterError(message, where=address, hint=hint) from None
     try:
         yield client
     finally:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from onnxfix.zoo.cluster.crew import ClusterError, Crew, connected, scheduler_gone
-from onnxfix.zoo.cluster.station import LEFT, STARTED, TOPIC, Order, Sight, StrangerError, sight_of, work
+from onnxfix.zoo.cluster.sight import Sight, sight_of
+from onnxfix.zoo.cluster.station import LEFT, STARTED, TOPIC, Order, StrangerError, work
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.outcome import Failed, Mishap
 from onnxfix.zoo.pool import Ended, Event, Moved, Runner, Started
+from onnxfix.zoo.stores.places import is_url
 from onnxfix.zoo.task import Task, Work
 from onnxfix.zoo.worker import Told
 
@@ -228,7 +230,7 @@ def _abroad(task: Task) -> Task:
     """Returns a task whose files are named by their whole paths, which mean the same on all machines."""
 
     def whole(place: str) -> str:
-        return place if not place or "://" in place else str(Path(place).absolute())
+        return place if not place or is_url(place) else str(Path(place).absolute())
 
     source, stage, against, scratch = map(whole, (task.source, task.stage, task.against, task.scratch))
     return replace(task, source=source, stage=stage, against=against, scratch=scratch)

@@ -5,9 +5,7 @@ The Dask worker itself opens no model, so that one that crashes, hangs or takes 
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import os
 import secrets
 import threading
 import time
@@ -16,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxfix.zoo.cluster.sight import is_known
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.memory import available_memory
 from onnxfix.zoo.pool import Ended, Moved, Pool, Started, need
@@ -69,7 +68,7 @@ def work(order: Order) -> Ended:
     from distributed import get_worker
 
     worker = get_worker()
-    if (worker.address, order.run) not in _KNOWN:
+    if not is_known(worker.address, order.run):
         raise StrangerError(worker.address)
     key = str(worker.get_current_task())
 
@@ -206,81 +205,3 @@ class Room:
 
 
 _OWN, _ROOM = _Own(), Room()
-_KNOWN: collections.deque[tuple[str, str]] = collections.deque(maxlen=1000)
-"""Workers of this process that were looked at, and the runs for which that was."""
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What all machines must see alike.
-
-    Attributes:
-        source: A model; empty where there is nothing to be seen.
-        size, time: Its bytes and seconds.
-        stage: The folder where results are laid down; empty where there are none.
-    """
-
-    source: str = ""
-    size: int = 0
-    time: int = 0
-    stage: str = ""
-
-
-@dataclass(frozen=True)
-class Unfit:
-    """Why a worker cannot take part.
-
-    Attributes:
-        message, where, hint: As in `OnnxfixError`.
-    """
-
-    message: str
-    where: str = ""
-    hint: str = ""
-
-
-def sight_of(task: Task) -> Sight:
-    """Returns what a worker must see to work on a task, and its like."""
-    found = Sight(stage="" if "://" in task.stage or not task.stage else task.scratch)
-    if "://" in task.source:
-        return found
-    with contextlib.suppress(OSError):  # a model that is not there is its own failure
-        status = os.lstat(task.source)
-        found = replace(found, source=task.source, size=status.st_size, time=int(status.st_mtime))
-    return found
-
-
-_SHARED = "all machines must have zoo and destination under the same names: a file system that they share"
-
-
-def look_around(run: str, sight: Sight, dask_worker: Worker) -> Unfit | str:
-    """Looks at what a worker sees; it is known to the run then.
-
-    Args:
-        run: The name of the run.
-        sight: What must be seen.
-        dask_worker: The worker: Dask gives it to functions that have a parameter of this name.
-
-    Returns:
-        A folder that was made on the stage, with a file in it; empty where there is no stage. Or what is wrong.
-    """
-    laid = ""
-    if sight.source:
-        try:
-            status = os.lstat(sight.source)
-        except OSError as error:
-            return Unfit(f"a worker does not see the zoo: {error.strerror}", sight.source, _SHARED)
-        if (status.st_size, int(status.st_mtime)) != (sight.size, sight.time):
-            return Unfit("a worker sees another zoo under the same name", sight.source, _SHARED)
-    if sight.stage:
-        folder = Path(sight.stage) / f"look-{run}-{secrets.token_hex(4)}"
-        try:
-            folder.mkdir()
-            (folder / "file").write_bytes(b"seen")
-        except FileNotFoundError as error:
-            return Unfit(f"a worker does not see the destination: {error.strerror}", sight.stage, _SHARED)
-        except OSError as error:
-            return Unfit(f"a worker cannot write to the destination: {error.strerror}", sight.stage)
-        laid = str(folder)
-    _KNOWN.append((dask_worker.address, run))
-    return laid

@@ -214,12 +214,13 @@ def _require_nothing_else(request: Request) -> None:
 
 def _told(migration: Migration, page: str | None, seconds: float, *, quiet: bool, as_json: bool) -> int:
     from onnxfix.cli.console import people, print_json
-    from onnxfix.cli.zoo_summary import migration_to_json, printable, show_migration
+    from onnxfix.cli.zoo_summary import migration_to_json, show_migration
+    from onnxfix.verify.render.escaping import shown
 
     if not quiet or migration.exit_code > ExitCode.WOULD_CHANGE:
         show_migration(people(), migration, seconds, is_quiet=quiet)
     if page is not None and not quiet:
-        people().print(f"report  {printable(page)}", soft_wrap=True)
+        people().print(f"report  {shown(page)}", soft_wrap=True)
     if as_json:
         print_json(migration_to_json(migration, seconds))
     return migration.exit_code

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from onnxfix.cli.progress import stage_text
+from onnxfix.verify.render.escaping import shown
 from onnxfix.zoo.migration import Watcher
 from onnxfix.zoo.outcome import WORDS, Outcome
 from onnxfix.zoo.pool import Ended, Event, Moved, Started
@@ -53,7 +54,7 @@ class ZooProgress(Watcher):
         counts = Text()
         for word in (word for word in WORDS if self._counts[word]):
             counts.append(f"{self._counts[word]} {word}  ", STYLES.get(word, "green"))
-        models = [Text(f"  {_line(path)}  {stage}", "dim", overflow="ellipsis") for path, stage in self._stages.items()]
+        models = [Text(f"  {shown(path)}  {stage}", "dim", overflow="ellipsis") for path, stage in self._stages.items()]
         return Group(self._bar, counts, *models)
 
     def planned(self, total: int, kept: int) -> None:
@@ -83,7 +84,3 @@ def rate_text(done: int, seconds: float) -> str:
     """Returns how many models were done in a second or, if that is less than one, in a minute."""
     rate = done / max(1e-3, seconds)
     return f"{rate:.1f} a second" if rate >= 1 else f"{rate * 60:.1f} a minute"
-
-
-def _line(path: str) -> str:
-    return path.replace("\n", "\\n")

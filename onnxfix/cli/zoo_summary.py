@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,14 +11,16 @@ from rich.text import Text
 
 from onnxfix.cli.console import count_text, print_table
 from onnxfix.cli.zoo_progress import STYLES, rate_text
+from onnxfix.verify.render.escaping import shown
 from onnxfix.zoo.outcome import WORDS, Failed, Outcome, Refused, outcome_to_json
 
 if TYPE_CHECKING:
     from onnxfix.report import Json
     from onnxfix.zoo.migration import Migration
+    from onnxfix.zoo.survey import Gap
 
 _MOST = 20
-"""Models whose errors are told in full; of others the names are."""
+"""Models whose errors are told in full; of others the names are. Of notes, as many are printed."""
 
 
 def show_migration(console: Console, migration: Migration, seconds: float, *, is_quiet: bool = False) -> None:
@@ -28,30 +31,44 @@ def show_migration(console: Console, migration: Migration, seconds: float, *, is
         rows.add_column(justify="right")
         for word in (word for word in WORDS if migration.counts.get(word)):
             rows.add_row(Text(word, STYLES.get(word, "green")), Text(f"{migration.counts[word]:,}"))
-        print_table(console, rows)
+        print_table(console, rows) if migration.outcomes else console.print(Text("no models"))
     bad = [(path, one) for path, one in migration.outcomes if isinstance(one, Failed | Refused)]
     bad.sort(key=lambda entry: (not isinstance(entry[1], Refused), entry[0]))
     for path, outcome in bad[:_MOST]:
         console.print(_trouble(path, outcome), soft_wrap=True)
     if rest := bad[_MOST:]:
-        names = ", ".join(printable(path) for path, _ in rest)
+        names = ", ".join(shown(path) for path, _ in rest)
         console.print(Text(f"and {count_text(len(rest), 'more model')}: {names}"), soft_wrap=True)
-    for gap in migration.gaps:
-        if gap.is_error or not is_quiet:
-            word, style = ("missed", "bold red") if gap.is_error else ("note", "cyan")
-            console.print(Text(word, style).append(f"  {printable(gap.path)}: {gap.reason}", "default"), soft_wrap=True)
+    for gap in (gap for gap in migration.gaps if gap.is_error):
+        console.print(Text("missed", "bold red").append(f"  {_gap_text(gap)}", "default"), soft_wrap=True)
     if is_quiet:
         return
-    for note in migration.notes:
-        console.print(Text("note", "cyan").append(f"  {printable(note)}", "default"), soft_wrap=True)
-    for line in _closing(migration, seconds):
+    for line in (*_noted(migration), *_closing(migration, seconds)):
         console.print(line, soft_wrap=True)
 
 
 def _trouble(path: str, outcome: Failed | Refused) -> Text:
-    text = Text(outcome.word, STYLES[outcome.word]).append(f"  {printable(path)}", "bold")
-    text.append(f": {outcome.where}: " if outcome.where else ": ", "default").append(outcome.message, "default")
-    return text.append(f"\n  {outcome.hint}", "cyan") if outcome.hint else text
+    text = Text(outcome.word, STYLES[outcome.word]).append(f"  {shown(path)}", "bold")
+    text.append(f": {shown(outcome.where)}: " if outcome.where else ": ", "default")
+    text.append(shown(outcome.message, keeps_lines=True), "default")
+    return text.append(f"\n  {shown(outcome.hint, keeps_lines=True)}", "cyan") if outcome.hint else text
+
+
+def _noted(migration: Migration) -> Iterator[Text]:
+    """Yields what is no error; where there is much of it, the rest of each kind is counted."""
+    for texts in ([_gap_text(gap) for gap in migration.gaps if not gap.is_error], [*map(shown, migration.notes)]):
+        for text in _first(texts):
+            yield Text("note", "cyan").append(f"  {text}", "default")
+
+
+def _first(notes: Sequence[str]) -> Sequence[str]:
+    if len(notes) <= _MOST:
+        return notes
+    return [*notes[:_MOST], f"and {count_text(len(notes) - _MOST, 'more note')}, which --json has"]
+
+
+def _gap_text(gap: Gap) -> str:
+    return f"{shown(gap.path)}: {shown(gap.reason)}"
 
 
 def _closing(migration: Migration, seconds: float) -> list[Text]:
@@ -59,15 +76,11 @@ def _closing(migration: Migration, seconds: float) -> list[Text]:
     rate = f", {rate_text(done, seconds)}" if done else ""
     lines = [Text(f"time  {seconds:.1f} s for {count_text(done, 'model')}{rate}", "dim")]
     if migration.kept:
-        lines.append(Text(f"{count_text(migration.kept, 'model')} were done already"))
+        were = "was" if migration.kept == 1 else "were"
+        lines.append(Text(f"{count_text(migration.kept, 'model')} {were} done already"))
     if migration.copied:
         lines.append(Text(f"{count_text(migration.copied, 'other file')} copied"))
     return lines
-
-
-def printable(text: str) -> str:
-    """Returns a name on one line."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def migration_to_json(migration: Migration, seconds: float) -> dict[str, Json]:

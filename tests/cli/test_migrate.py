@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import onnx
 import pytest
 from cli_models import SAMPLES, contents
 from rich.console import Console
@@ -98,6 +99,10 @@ def test_what_it_came_to(zoo: Path, capsys: Capture) -> None:
     assert printed.out == ""
     assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO]) == 0
     assert capsys.readouterr().err.splitlines()[-2] == "3 models were done already"
+    (zoo / "a.onnx").unlink()
+    (zoo / "b.onnx").unlink()
+    assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO]) == 0
+    assert capsys.readouterr().err.splitlines()[-2] == "1 model was done already"
 
 
 def test_failures_are_told_at_the_end_with_what_to_do(zoo: Path, capsys: Capture) -> None:
@@ -109,6 +114,38 @@ def test_failures_are_told_at_the_end_with_what_to_do(zoo: Path, capsys: Capture
     assert lines[:2] == [r"failed  cut\n00.onnx: the file is truncated", "  Copy, download or export the model again."]
     assert len(lines) == 2 * 20 + 1
     assert lines[-1] == "and 5 more models: " + ", ".join(rf"cut\n{index}.onnx" for index in range(20, 25))
+
+
+def test_what_is_told_is_shown_as_it_is_and_not_obeyed_by_a_terminal(zoo: Path, capsys: Capture) -> None:
+    (folder := zoo / "\x1b[2Jred").mkdir()
+    model = onnx.load(OLD)
+    onnx.save_model(model, folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (folder / "w.bin").unlink()
+    assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO, "-q"]) == 3
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed
+    assert rf"Put it into `{zoo}/\x1b[2Jred`" in printed
+
+
+def test_notes_are_counted_where_there_are_many(zoo: Path, capsys: Capture) -> None:
+    for index in range(25):
+        (zoo / f"l{index:02}").symlink_to("sub")
+    (out := zoo.parent / "out").mkdir()
+    assert main(["migrate", str(zoo), str(out), *TO, "--json"]) == 0
+    printed = capsys.readouterr()
+    notes = [line for line in printed.err.splitlines() if line.startswith("note")]
+    assert len(notes) == 20 + 1
+    assert notes[19:] == [
+        "note  l19: a link to a folder of the zoo, which is migrated where it lies",
+        "note  and 5 more notes, which --json has",
+    ]
+    assert len(json.loads(printed.out)["gaps"]) == 25
+
+
+def test_a_zoo_without_models_says_so(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "zoo").mkdir()
+    assert main(["migrate", str(tmp_path / "zoo"), str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "no models"
 
 
 def test_quiet_says_nothing_where_all_is_well(zoo: Path, capsys: Capture) -> None:

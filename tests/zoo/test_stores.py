@@ -97,11 +97,11 @@ def test_a_place_is_a_folder_a_file_or_a_glob(folder: Path) -> None:
 
 def test_names_that_lead_elsewhere_are_not_followed(folder: Path, tmp_path: Path) -> None:
     system = fsspec.filesystem("memory")
-    for name in ("../../up.onnx", "a//b.txt", "./c.onnx"):
+    for name in ("../../up.onnx", "x/../b.txt", "./c.onnx"):
         system.store[f"/bucket/zoo/{name}"] = system.store["/bucket/zoo/a.onnx"]
     system.pipe_file("/bucket/w.bin", b"not of the zoo")
     gaps = {gap.path: gap.is_error for gap in survey(ZOO).gaps}
-    assert gaps == {"../../up.onnx": True, "a//b.txt": False, "./c.onnx": True}
+    assert gaps == {"../../up.onnx": True, "x/../b.txt": False, "./c.onnx": True}
     with_shared_data(tmp_path / "m", "m.onnx", location="../w.bin")
     system.pipe_file("/bucket/zoo/m.onnx", (tmp_path / "m" / "m.onnx").read_bytes())
     migration = _migrate(ZOO, tmp_path / "out", tmp_path / "home")

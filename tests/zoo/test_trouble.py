@@ -120,7 +120,7 @@ def _remove(folder: Path) -> None:
 
 def test_a_destination_that_is_removed_under_it_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = (OLD, PLAIN, OLD, NEW)
-    zoo = make_zoo(tmp_path / "zoo", {f"{index % 5}/{index:02}.onnx": kinds[index % 4] for index in range(24)})
+    zoo = make_zoo(tmp_path / "zoo", {f"{index % 5}/{index:02}.onnx": kinds[index % 4] for index in range(40)})
     (zoo / "tokens.txt").write_text("t")
     before, out, scratch = everything(zoo), tmp_path / "out", tmp_path / "scratch"
     scratch.mkdir()

@@ -12,9 +12,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import onnx
 import pytest
-from cli_models import SAMPLES, contents
+from cli_models import SAMPLES, contents, with_data_file
 from rich.console import Console
 
 from onnxfix.cli import main
@@ -118,9 +117,7 @@ def test_failures_are_told_at_the_end_with_what_to_do(zoo: Path, capsys: Capture
 
 def test_what_is_told_is_shown_as_it_is_and_not_obeyed_by_a_terminal(zoo: Path, capsys: Capture) -> None:
     (folder := zoo / "\x1b[2Jred").mkdir()
-    model = onnx.load(OLD)
-    onnx.save_model(model, folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    (folder / "w.bin").unlink()
+    (folder / "m.onnx").write_bytes(with_data_file("w.bin").SerializeToString())
     assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO, "-q"]) == 3
     printed = capsys.readouterr().err
     assert "\x1b" not in printed

@@ -34,7 +34,8 @@ def read_text(path: Path, what: str, error: type[UsageError] = UsageError) -> st
             raise error("this is no regular file", where=where, hint=f"write {what} into a file first")
         return path.read_text(encoding="utf-8-sig")
     except OSError as problem:
-        raise error(f"{what} cannot be read: {problem.strerror}", where=where) from None
+        hint = "look at its name" if isinstance(problem, FileNotFoundError) else "see that it may be read"
+        raise error(f"{what} cannot be read: {problem.strerror}", where=where, hint=hint) from None
     except UnicodeDecodeError:
         raise error(f"{what} is no UTF-8 text", where=where) from None
     except ValueError as problem:

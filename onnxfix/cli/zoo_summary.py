@@ -31,7 +31,10 @@ def show_migration(console: Console, migration: Migration, seconds: float, *, is
         rows.add_column(justify="right")
         for word in (word for word in WORDS if migration.counts.get(word)):
             rows.add_row(Text(word, STYLES.get(word, "green")), Text(f"{migration.counts[word]:,}"))
-        print_table(console, rows) if migration.outcomes else console.print(Text("no models"))
+        if migration.outcomes:
+            print_table(console, rows)
+        elif not migration.kept:  # with --check, models that are done already have no outcome
+            console.print(Text("no models"))
     bad = [(path, one) for path, one in migration.outcomes if isinstance(one, Failed | Refused)]
     bad.sort(key=lambda entry: (not isinstance(entry[1], Refused), entry[0]))
     for path, outcome in bad[:_MOST]:

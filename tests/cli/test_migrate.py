@@ -145,6 +145,14 @@ def test_a_zoo_without_models_says_so(tmp_path: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err.splitlines()[0] == "no models"
 
 
+def test_a_zoo_that_is_done_has_models(zoo: Path, capsys: Capture) -> None:
+    assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO, "-q"]) == 0
+    assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO, "--check"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("time  ")
+    assert lines[1:] == ["3 models were done already"]
+
+
 def test_quiet_says_nothing_where_all_is_well(zoo: Path, capsys: Capture) -> None:
     assert main(["migrate", str(zoo), str(zoo.parent / "out"), *TO, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")

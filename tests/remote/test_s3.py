@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from dask_cluster import Programs, kill
 from distant import everything, names, shown, told, unseen, upload
 from s3_server import READER, Server
 from zoo_models import NEW, OLD, ONNXFIX, PLAIN, command, journal, make_zoo, tree, with_shared_data
@@ -201,6 +202,22 @@ def test_two_migrations_of_one_bucket_at_once_are_refused(zoo: Path, bucket: str
         assert process.wait() == 130
     assert unseen(out) == {"journal.sqlite"}  # it was handed over: another machine goes on at once
     assert _migrate(zoo, out, *_TO, home=tmp_path / "another machine")["kept"] == 5
+
+
+def test_workers_of_a_cluster_read_and_write_the_store_themselves(
+    zoo: Path, bucket: str, expected: tuple[object, object], tmp_path: Path
+) -> None:
+    upload(zoo, f"{bucket}/zoo")
+    out, state = f"{bucket}/out", str(tmp_path / "home")
+    with Programs(tmp_path) as programs:
+        lost = programs.add("--no-nanny")
+        programs.add("--no-nanny")
+        words = [*ONNXFIX, "migrate", f"{bucket}/zoo", out, *_TO, "--scheduler", programs.address, "--state", state]
+        with subprocess.Popen([*words, "--quiet"], stderr=subprocess.PIPE) as process:
+            _until(_is_staged, out, process)
+            kill(lost)
+            assert process.wait(120) == 3, process.stderr.read() if process.stderr else ""
+    assert (shown(out), told(out, tmp_path), unseen(out)) == (*expected, {"journal.sqlite"})
 
 
 # What is refused.

@@ -175,7 +175,7 @@ class RemoteState(StateFolder):
         """Returns what this folder is called, as no other is."""
         file = self.path / "id"
         try:
-            if not file.is_file():
+            if not file.is_file() or not file.read_text(encoding="utf-8"):  # a run may have been killed between
                 file.write_text(secrets.token_hex(8), encoding="utf-8")
             return file.read_text(encoding="utf-8")
         except OSError as error:

@@ -22,6 +22,8 @@ from onnxfix.zoo.migration import Migration, Request
 from onnxfix.zoo.pool import Event
 from onnxfix.zoo.proving import prove
 from onnxfix.zoo.stores import lease
+from onnxfix.zoo.stores.places import open_store
+from onnxfix.zoo.stores.remote import RemoteStore
 from onnxfix.zoo.stores.store import StoreError
 from onnxfix.zoo.survey import read_list, survey, survey_files
 from onnxfix.zoo.task import Task
@@ -85,6 +87,19 @@ def test_results_never_stand_among_their_sources(folder: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="only a folder of this machine is migrated in place"):
         migrate(survey(ZOO), Request(None, is_in_place=True), runner=made_up_runner)
     assert {path for path in everything("shaky://") if not path.startswith("zoo/a/")} == set(before)
+
+
+def test_a_place_has_one_identity_by_whatever_name_it_goes(tmp_path: Path) -> None:
+    register()
+    fsspec.register_implementation("trembling", Shaky, clobber=True)
+    for one, other, is_same in (
+        ("shaky://b/x", "shaky://b/x/", True),
+        ("shaky://b/x", "trembling://b/x", True),
+        ("shaky://a/x", "shaky://b/x", False),  # a host, for some
+    ):
+        assert (RemoteStore(one).identity == RemoteStore(other).identity) is is_same
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert open_store(tmp_path / "link").identity == open_store(f"file://{tmp_path}").identity == str(tmp_path)
 
 
 def test_a_destination_in_the_zoo_is_none_of_it(folder: Path, tmp_path: Path) -> None:

@@ -54,8 +54,9 @@ class RemoteStore:
 
     @property
     def identity(self) -> str:
-        """Its URL, by whatever name people call it."""
-        return str(self._system.unstrip_protocol(self._base))
+        """Its URL, by whatever name people call the protocol: `s3a://` is `s3://`."""
+        known = self._system.protocol
+        return f"{known if isinstance(known, str) else known[0]}://{self.place.partition('://')[2]}"
 
     @property
     def is_here(self) -> bool:

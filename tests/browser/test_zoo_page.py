@@ -198,6 +198,20 @@ def test_a_row_opens_into_all_that_is_known(small: Path, show: Show) -> None:
     assert again.locator(".panel").count() == 0
 
 
+def test_a_click_opens_a_row_but_where_it_marks_a_name(small: Path, show: Show) -> None:
+    page = show(small, fragment="#q=encoder-00012")
+    page.keyboard.press("/")  # marks what is searched for
+    name = page.locator("tbody .name").first
+    name.click()
+    page.wait_for_selector(".panel section")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('tbody .name'))")
+    name.dispatch_event("click")
+    assert page.locator(".panel").count() == 1
+    page.evaluate("getSelection().removeAllRanges()")
+    name.dispatch_event("click")
+    assert page.locator(".panel").count() == 0
+
+
 @pytest.mark.parametrize(
     ("number", "texts"),
     [

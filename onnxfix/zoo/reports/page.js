@@ -247,9 +247,15 @@
     all[next].focus();
   }
 
+  // Who marks a name to copy it does not want the row to open; what is marked in the search is none of it.
+  function isSelecting() {
+    const selection = getSelection();
+    return !selection.isCollapsed && body.contains(selection.anchorNode);
+  }
+
   body.addEventListener("click", (event) => {
     const element = event.target.closest("tr");
-    if (!element || !element.dataset.place || String(getSelection())) return;
+    if (!element || !element.dataset.place || isSelecting()) return;
     const button = element.querySelector("button.open");
     const [old] = buttons().slice(current, current + 1);
     if (old) old.tabIndex = -1;

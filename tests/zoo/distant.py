@@ -46,20 +46,22 @@ for _name in ("find", "info", "get_file", "put_file", "cp_file", "rm_file", "pip
 
 
 class Shelf(DirFileSystem):  # type: ignore[misc]
-    """`shelf://`: the folder `SHELF` names, in which files are moved as a whole."""
+    """`shelf://`: the folder `SHELF` names, in which files are moved as a whole, into folders that are there."""
 
     protocol = "shelf"
+    has_no_folders = False
     cachable = False
     async_impl = False  # as SFTP and the like: files are moved, not copied
 
     def __init__(self, **options: object) -> None:
-        super().__init__(path=os.environ["SHELF"], fs=LocalFileSystem(auto_mkdir=True), **options)
+        super().__init__(path=os.environ["SHELF"], fs=LocalFileSystem(auto_mkdir=self.has_no_folders), **options)
 
 
 class Copier(Shelf):
     """`copier://`: the same, but files are copied and removed, as in object stores."""
 
     protocol = "copier"
+    has_no_folders = True
     mv = AbstractFileSystem.mv
 
 

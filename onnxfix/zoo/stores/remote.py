@@ -49,6 +49,7 @@ class RemoteStore:
         self.is_lost = False
         self._system = _system(self.place)
         self._base = str(self._system._strip_protocol(self.place)).rstrip("/")
+        self._has_folders = not _is_for_objects(self._system)
         self._seen: dict[str, Look] | None = None
         self._stale: set[str] = set()
 
@@ -132,13 +133,14 @@ class RemoteStore:
         """Copies a file of this machine into the store: to its stage, and from there into place."""
         staged = path if path.startswith(f"{STAGE}/") else f"{STAGE}/{secrets.token_hex(8)}"
         with self._asked(path):
+            self._make_room(self._key(staged))
             self._system.put_file(str(file), self._key(staged))
         if staged != path:
             self.move(self.at(staged), path)
 
     def copy(self, other: RemoteStore, path: str) -> bool:
         """Copies a file of another store without taking it along; says whether that can be done."""
-        if other._system is not self._system or not _can_copy(self._system):
+        if other._system is not self._system or self._has_folders:
             return False
         staged = f"{STAGE}/{secrets.token_hex(8)}"
         with self._asked(path):
@@ -151,10 +153,11 @@ class RemoteStore:
         source, target = self._key(staged.removeprefix(f"{self.place}/")), self._key(path)
         self._stale.add(path)
         with self._asked(path):
-            if _can_copy(self._system):
+            if not self._has_folders:
                 self._system.cp_file(source, target)
                 self._system.rm_file(source)
                 return
+            self._make_room(target)
             if self._system.exists(target):  # not every file system moves over what is there
                 self._system.rm_file(target)
             self._system.mv(source, target)
@@ -192,6 +195,7 @@ class RemoteStore:
         if is_new and self._look(path) is not None:
             return False
         with self._asked(path):
+            self._make_room(self._key(path))
             try:
                 self._system.pipe_file(self._key(path), content, mode="create" if is_new else "overwrite")
             except (NotImplementedError, TypeError):  # it has no such modes
@@ -211,6 +215,11 @@ class RemoteStore:
         with self._asked():
             self._system.invalidate_cache()
             self._system.info(self._base)
+
+    def _make_room(self, key: str) -> None:
+        """Makes the folder of a file, where there are folders."""
+        if self._has_folders:
+            self._system.makedirs(key.rpartition("/")[0], exist_ok=True)
 
     def _key(self, path: str) -> str:
         return f"{self._base}/{path}"
@@ -257,14 +266,14 @@ def store_error(error: Exception, place: str, system: AbstractFileSystem) -> Sto
     return StoreError(f"the store does not answer: {type(error).__name__}: {text}", where=place, hint=hint)
 
 
-def _can_copy(system: AbstractFileSystem) -> bool:
-    """Whether files are copied within the store, as in all for objects; others have a move of their own."""
+def _is_for_objects(system: AbstractFileSystem) -> bool:
+    """Whether what it holds is copied and removed instead of moved, and needs no folders: SFTP and the like move."""
     from fsspec import AbstractFileSystem
     from fsspec.asyn import AsyncFileSystem
 
     kind = type(system)
-    is_for_objects = system.async_impl and issubclass(kind, AsyncFileSystem)
-    return kind.mv is AbstractFileSystem.mv or (is_for_objects and kind._cp_file is not AsyncFileSystem._cp_file)
+    is_async = system.async_impl and issubclass(kind, AsyncFileSystem)
+    return kind.mv is AbstractFileSystem.mv or (is_async and kind._cp_file is not AsyncFileSystem._cp_file)
 
 
 def _system(place: str) -> AbstractFileSystem:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -241,18 +241,23 @@ def test_a_lost_worker_costs_no_model(tmp_path: Path) -> None:
     assert _everything(tmp_path / "out") == _everything(_local(zoo, tmp_path / "local"))
 
 
-def test_a_worker_that_is_started_again_goes_on(cluster: LocalCluster, tmp_path: Path) -> None:
-    zoo = make_zoo(tmp_path / "zoo", {f"{index}.onnx": OLD for index in range(8)})
-    killed = []
+def test_a_worker_that_is_started_again_goes_on(tmp_path: Path) -> None:
+    """The only one, by its nanny, and under the same address."""
+    zoo = make_zoo(tmp_path / "zoo", {f"{index}.onnx": OLD for index in range(6)})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with Programs(tmp_path) as programs:
+        nanny, killed = programs.add("--worker-port", str(port)), []
 
-    class Killer(Watcher):
-        def ended(self, path: str, outcome: Outcome) -> None:
-            if not killed:
-                killed.append(next(iter(cluster.workers.values())).pid)
-                os.kill(killed[0], signal.SIGKILL)
+        class Killer(Watcher):
+            def ended(self, path: str, outcome: Outcome) -> None:
+                if not killed:
+                    killed.extend(nanny.children(recursive=True))
+                    for process in killed:
+                        process.kill()
 
-    runner = run_in_cluster(cluster.scheduler_address)
-    migrate(survey(zoo), Request(tmp_path / "out", TO), Killer(), runner)
+        migrate(survey(zoo), Request(tmp_path / "out", TO), Killer(), run_in_cluster(programs.address))
     assert _everything(tmp_path / "out") == _everything(_local(zoo, tmp_path / "local"))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pkgutil
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,23 +145,29 @@ class Crew:
         return True
 
     def _present(self) -> Mapping[str, int]:
-        try:
-            found: Mapping[str, int] = self._client.nthreads()
-        except (OSError, ValueError):  # a client that has given up has no connection to ask
-            raise scheduler_gone(self._address) from None
-        return found
+        if self._client.status == "running":
+            with suppress(OSError):
+                found: Mapping[str, int] = self._client.nthreads()
+                return found
+        raise scheduler_gone(self._address)
 
     def _looked_at(self, workers: list[str]) -> dict[str, Unfit | None]:
         """Returns what is wrong with workers; those that are lost meanwhile are left out."""
+        versions = self._asked(workers, pkgutil.resolve_name, "onnxfix:__version__")
+        unfit = {worker: _version_trouble(said) for worker, said in versions}
+        able = [worker for worker, trouble in unfit.items() if trouble is None]
+        seen = {worker: _sight_trouble(said) for worker, said in self._asked(able, look_around, self._run, self._sight)}
+        return {worker: trouble for worker, trouble in unfit.items() if trouble is not None} | seen
+
+    def _asked(self, workers: list[str], question: Callable[..., object], *words: object) -> list[tuple[str, object]]:
+        """Returns what workers say, or the error that kept them from it."""
         if not workers:
-            return {}
-        versions = self._client.run(pkgutil.resolve_name, "onnxfix:__version__", workers=workers, on_error="return")
-        found = {worker: _version_trouble(said) for worker, said in versions.items() if not isinstance(said, OSError)}
-        able = [worker for worker, unfit in found.items() if unfit is None]
-        if able:
-            seen = self._client.run(look_around, self._run, self._sight, workers=able, on_error="return")
-            found |= {worker: _sight_trouble(said) for worker, said in seen.items() if not isinstance(said, OSError)}
-        return found
+            return []
+        try:
+            said: Mapping[str, object] = self._client.run(question, *words, workers=workers, on_error="return")
+        except OSError:
+            raise scheduler_gone(self._address) from None
+        return [(worker, answer) for worker, answer in said.items() if not isinstance(answer, OSError)]
 
 
 def scheduler_gone(address: str) -> ClusterError:

@@ -6,6 +6,7 @@ for each thread are under way at a time, so that thousands of models cost the co
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import queue
 import secrets
@@ -70,19 +71,19 @@ _News: TypeAlias = str | Told | Ended | BaseException
 
 @dataclass
 class _Flight:
-    """A task under way.
+    """A task under way, or lost and to be handed over again.
 
     Attributes:
         task: The task.
-        future: What comes of it.
+        future: What comes of it; None where it is not handed over.
         workers: Who alone may take it: Dask workers end that are sent what they have no modules for.
         tries: How often it was given to a worker that could not take it.
         is_started: Whether its start was told.
     """
 
     task: Task
-    future: Future[Ended]
-    workers: list[str]
+    future: Future[Ended] | None = None
+    workers: tuple[str, ...] = ()
     tries: int = 0
     is_started: bool = False
 
@@ -97,6 +98,7 @@ class _Run:
         self.name = secrets.token_hex(4)
         self.count = 0
         self.flights: dict[str, _Flight] = {}
+        self.lost: collections.deque[_Flight] = collections.deque()
         self.busy: set[str] = set()
         self.news: queue.SimpleQueue[tuple[str, _News]] = queue.SimpleQueue()
 
@@ -109,10 +111,13 @@ class _Run:
         self.client.subscribe_topic(TOPIC, self.hear)
         self.crew = Crew(self.client, self.address, self.name, sight_of(upcoming))
         try:
-            while upcoming is not None or self.flights:
-                while upcoming is not None and len(self.flights) < self.most():
-                    self.submit(upcoming)
-                    upcoming = next(waiting, None)
+            while upcoming is not None or self.flights or self.lost:
+                while (upcoming is not None or self.lost) and len(self.flights) < self.most():
+                    if self.lost:
+                        self.submit(self.lost.popleft())
+                    elif upcoming is not None:
+                        self.submit(_Flight(upcoming))
+                        upcoming = next(waiting, None)
                 yield from self.happened()
                 if self.crew.look_at_times():
                     self.rescue()
@@ -120,20 +125,19 @@ class _Run:
             self.let_go()
 
     def most(self) -> int:
-        """Returns how many tasks may be under way."""
+        """Returns how many tasks may be under way; none without workers."""
         fitting = _AHEAD * self.crew.threads
         return min(fitting, self.limits.jobs or fitting)
 
-    def submit(self, task: Task, tries: int = 0) -> _Flight:
-        """Hands a task over to Dask."""
+    def submit(self, flight: _Flight) -> None:
+        """Hands a task over to Dask, for workers that are fit; there is one."""
         self.count += 1
         key = f"onnxfix-{self.name}-{self.count}"
-        workers = list(self.crew.fit)
-        order = Order(self.name, task, self.limits)
+        workers = [*self.crew.fit]
+        order = Order(self.name, flight.task, self.limits)
         future = self.client.submit(work, order, key=key, pure=False, workers=workers, allow_other_workers=False)
+        self.flights[key] = replace(flight, future=future, workers=tuple(workers))
         future.add_done_callback(self.fetch)
-        self.flights[key] = flight = _Flight(task, future, workers, tries)
-        return flight
 
     def fetch(self, future: Future[Ended]) -> None:
         """Brings back what came of a task; in a thread of Dask's."""
@@ -204,22 +208,23 @@ class _Run:
         return None
 
     def rescue(self) -> None:
-        """Gives tasks to others that only workers may take who are gone."""
+        """Takes tasks back that only workers may take who are gone, for others."""
         for key, flight in list(self.flights.items()):
             if self.crew.fit and not self.crew.fit.keys() & {*flight.workers}:
                 self.again(key)
 
     def again(self, key: str) -> None:
-        """Hands a task over once more."""
+        """Takes a task back, so that it is handed over once more."""
         flight = self.flights.pop(key)
-        flight.future.cancel()
-        self.submit(flight.task, flight.tries + 1).is_started = flight.is_started
+        if flight.future is not None:
+            flight.future.cancel()
+        self.lost.append(replace(flight, future=None, tries=flight.tries + 1))
 
     def let_go(self) -> None:
         """Ends what is under way, and waits until the workers have noticed, as far as they are there."""
         if not self.flights or self.client.status != "running":
             return
-        self.client.cancel([flight.future for flight in self.flights.values()])
+        self.client.cancel([flight.future for flight in self.flights.values() if flight.future is not None])
         latest = time.monotonic() + _PATIENCE
         while self.busy & self.flights.keys() and time.monotonic() < latest:
             with contextlib.suppress(queue.Empty):

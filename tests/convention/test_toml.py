@@ -201,7 +201,8 @@ def test_conventions_that_cannot_be_found(tmp_path: Path) -> None:
     cases = {
         "optimun": "no convention is called `optimun`\n  did you mean optimum? known are bigcode-mha,",
         "qqq": "no convention is called `qqq`\n  known are bigcode-mha,",
-        f"{tmp_path}/none.toml": f"{tmp_path}/none.toml: the convention cannot be read: No such file or directory\n  look at its name",
+        f"{tmp_path}/none.toml": f"{tmp_path}/none.toml: the convention cannot be read: No such file or directory"
+        "\n  look at its name",
         "a\0b.toml": "a\0b.toml: the convention cannot be read: embedded null byte",
         str(binary): f"{binary}: the convention is no UTF-8 text",
     }

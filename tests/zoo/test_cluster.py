@@ -253,9 +253,8 @@ def test_a_worker_that_is_started_again_goes_on(tmp_path: Path) -> None:
         class Killer(Watcher):
             def ended(self, path: str, outcome: Outcome) -> None:
                 if not killed:
-                    killed.extend(nanny.children(recursive=True))
-                    for process in killed:
-                        process.kill()
+                    killed.extend(one for one in nanny.children() if "spawn_main" in " ".join(one.cmdline()))
+                    killed[0].kill()
 
         migrate(survey(zoo), Request(tmp_path / "out", TO), Killer(), run_in_cluster(programs.address))
     assert _everything(tmp_path / "out") == _everything(_local(zoo, tmp_path / "local"))

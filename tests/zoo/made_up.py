@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterable
 
 from onnxfix.model.atomic import NewFile
@@ -19,12 +20,15 @@ from onnxfix.zoo.task import Staged, Task, Work
 
 def made_up(task: Task) -> Work:
     """Makes a result of a model: its bytes, and `+`. Models of `s` share a data file, `f` fails, `k` is skipped."""
+    known, tempfile.tempdir = tempfile.tempdir, task.scratch
     try:
         with Site(task) as site:
             site.arrive()
             return _made(task, site)
     except StoreError as error:
         return Work(failure_of(error), is_cut_off=True)
+    finally:
+        tempfile.tempdir = known
 
 
 def _made(task: Task, site: Site) -> Work:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +57,7 @@ class InterruptedMigrationError(OnnxfixError):
 @click.option("--set-dim", "dims", multiple=True, metavar="DIM=N|NAME", help="Freeze or rename a symbolic dim.")
 @click.option("--feed", "feeds", multiple=True, metavar="PORT=KIND[:ARGS]", help="What to feed, as for `convert`.")
 @click.option("--ticks", type=click.IntRange(min=1), help="How many streaming calls are compared.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the random inputs.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of the random inputs.  [default: 0]")
 @click.option("--no-simplify", is_flag=True, help="Leave the graphs as they are, but for the caches' boundary.")
 @click.option("--no-verify", is_flag=True, help="Do not drive source and result side by side: nothing is proven.")
 @click.option("--record", is_flag=True, help="Keep a run of each source, that --verify-only needs when it is gone.")
@@ -106,7 +108,7 @@ def migrate(
     if no_backup and not in_place:
         raise UsageError("there is nothing to back up", where="--no-backup", hint="it goes with --in-place")
     start = time.perf_counter()
-    with LeavingReports() as reports:
+    with _interruptible(is_written=not (check or verify_only)), LeavingReports() as reports:
         migration = _run(zoo, request, reports, scheduler, check=check, verify_only=verify_only, quiet=quiet)
     return _told(migration, reports.page, time.perf_counter() - start, quiet=quiet, as_json=as_json)
 
@@ -167,19 +169,25 @@ def _run(
     from onnxfix.zoo.state import open_state
     from onnxfix.zoo.stores.places import place_of
 
+    with ZooProgress(quiet) as progress:
+        if verify_only:
+            _require_nothing_else(request)
+            return prove(place_of(zoo), request.limits, progress, _runner(scheduler), request.home)
+        survey = _survey(zoo, request.out)
+        if check:
+            return preview(survey, request, progress, _runner(scheduler))
+        out = request.destination(survey.zoo)
+        reports.state = None if out is None else open_state(out, request.home)
+        return migrate(survey, request, progress, _runner(scheduler))
+
+
+@contextlib.contextmanager
+def _interruptible(*, is_written: bool) -> Iterator[None]:
+    """Says what it means that somebody has ended the block; also a second time, while it cleans up."""
     try:
-        with ZooProgress(quiet) as progress:
-            if verify_only:
-                _require_nothing_else(request)
-                return prove(place_of(zoo), request.limits, progress, _runner(scheduler), request.home)
-            survey = _survey(zoo, request.out)
-            if check:
-                return preview(survey, request, progress, _runner(scheduler))
-            out = request.destination(survey.zoo)
-            reports.state = None if out is None else open_state(out, request.home)
-            return migrate(survey, request, progress, _runner(scheduler))
+        yield
     except KeyboardInterrupt:
-        hint = "" if check or verify_only else "the same command goes on where it was"
+        hint = "the same command goes on where it was" if is_written else ""
         raise InterruptedMigrationError("interrupted", hint=hint) from None
 
 

@@ -6,24 +6,26 @@ import contextlib
 import itertools
 import os
 from collections.abc import Collection, Iterable
+from enum import Enum
 from pathlib import Path
 
 from onnxfix.errors import ModelWriteError
+from onnxfix.model.atomic import sweep, sweep_folder
 from onnxfix.zoo.failure import is_disk_full
 from onnxfix.zoo.journal import Journal
 from onnxfix.zoo.marks import digest_of
 from onnxfix.zoo.stores.local import copy_file
 from onnxfix.zoo.stores.remote import RemoteStore
-from onnxfix.zoo.stores.store import Store, StoreError
+from onnxfix.zoo.stores.store import Look, Store, StoreError
 from onnxfix.zoo.survey import Gap, Member
 
 
 def copy_others(
     members: Iterable[Member], zoo: Store, out: Store, journal: Journal, scratch: Path
 ) -> tuple[int, list[Gap]]:  # fmt: skip
-    """Copies files that are not there yet.
+    """Copies files that are not there yet; what others have put there, or edited, stays and is told.
 
-    Copies on disks have the times of their sources; of others the journal knows what they were copied from.
+    The journal knows what was copied from what; copies on disks have the times of their sources besides.
 
     Args:
         members: The files.
@@ -33,22 +35,26 @@ def copy_others(
         scratch: A folder for files on their way.
 
     Returns:
-        How many files were copied, and those that could not be.
+        How many files were copied, and those that were not.
 
     Raises:
         ModelWriteError: The disk is full.
         StoreError: The zoo or the destination does not answer.
     """
     copied, failed, noted = 0, [], journal.copies()
+    swept: set[Path] = set()
     for member in members:
-        found = out.look(member.path)
-        stamps = (member.stamp, found.stamp) if found is not None and found.size == member.size else None
-        if stamps is not None and (stamps[0] == stamps[1] or noted.get(member.path) == stamps):
-            continue
         try:
-            _copy(zoo, out, member.path, scratch)
-            copied += 1
-            if (zoo.folder is None or out.folder is None) and (found := out.look(member.path)) is not None:
+            found = out.look(member.path)
+            standing = None if found is None else _standing(member, found, noted.get(member.path), zoo, out)
+            if standing is _Standing.STRANGE:
+                failed.append(Gap(member.path, "the destination has another file of this name, which stays", False))
+            if standing in (None, _Standing.OLD):
+                _sweep(out, member.path, swept)
+                _copy(zoo, out, member.path, scratch)
+                copied += 1
+                found = out.look(member.path)
+            if standing not in (_Standing.STRANGE, _Standing.NOTED) and found is not None:
                 journal.note_copy(member.path, member.stamp, found.stamp)
         except StoreError as error:
             zoo.require()
@@ -59,6 +65,34 @@ def copy_others(
                 raise disk_full(out.place) from None
             failed.append(Gap(member.path, f"it cannot be copied: {error.strerror or error}", True))
     return copied, failed
+
+
+class _Standing(Enum):
+    """What stands at the destination where a file shall be copied."""
+
+    NOTED = "the copy, as the journal knows it"
+    SAME = "the same content"
+    OLD = "a copy of what the file was"
+    STRANGE = "something else"
+
+
+def _standing(member: Member, found: Look, noted: tuple[str, str] | None, zoo: Store, out: Store) -> _Standing:
+    if found.size == member.size and noted == (member.stamp, found.stamp):
+        return _Standing.NOTED
+    if noted is not None and noted[1] == found.stamp:
+        return _Standing.OLD
+    is_same = found.size == member.size and (
+        (zoo.folder is not None and out.folder is not None and found.stamp == member.stamp)
+        or zoo.digest(member.path) == out.digest(member.path)
+    )
+    return _Standing.SAME if is_same else _Standing.STRANGE
+
+
+def _sweep(out: Store, path: str, swept: set[Path]) -> None:
+    """Removes what copies that were killed have left in the folder of a file, once for each folder."""
+    if out.folder is not None and (folder := (out.folder / path).parent) not in swept:
+        swept.add(folder)
+        sweep_folder(folder)
 
 
 def _copy(zoo: Store, out: Store, path: str, scratch: Path) -> None:
@@ -102,6 +136,7 @@ def _link_or_copy(source: Path, copy: Path) -> None:
         with contextlib.suppress(OSError):
             os.link(source, copy)
             return
+    sweep(copy)
     copy_file(source, copy)
 
 

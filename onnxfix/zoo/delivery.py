@@ -25,7 +25,8 @@ class Delivery:
     """The only one that changes what people see at a destination."""
 
     def __init__(
-        self, zoo: Store, state: StateFolder, journal: Journal, *, is_in_place: bool, has_backup: bool
+        self, zoo: Store, state: StateFolder, journal: Journal, *, is_in_place: bool = False, has_backup: bool = False,
+        may_replace: bool = False,
     ) -> None:  # fmt: skip
         """Looks at what the destination holds.
 
@@ -35,13 +36,16 @@ class Delivery:
             journal: Its journal.
             is_in_place: Whether results take the places of their sources.
             has_backup: Whether these are kept.
+            may_replace: Whether results take the places of files that no migration has made.
         """
         self.zoo = zoo
         self.state = state
         self.journal = journal
         self.is_in_place = is_in_place
         self.has_backup = is_in_place and has_backup
+        self.may_replace = may_replace or is_in_place
         self._owners = Counter(mark.path for row in journal.rows() for mark in row.results)
+        self._copies = journal.copies()
         self._identity = _identity(state.journal)
 
     @contextlib.contextmanager
@@ -84,6 +88,11 @@ class Delivery:
         if work.is_cut_off:  # if they answer now, it was the model alone
             self.state.out.require()
             self.zoo.require()
+        strange = [] if self.may_replace else [one.mark.path for one in work.results if self._is_strange(one.mark)]
+        if strange:
+            hint = "move it away, or choose another destination"
+            message = "a file stands at its place that no migration has made"
+            work = replace(work, outcome=Failed("ModelWriteError", message, strange[0], hint), results=())
         old = {mark.path: mark for mark in (todo.row.results if todo.row else ())}
         new = {staged.mark.path: staged.mark for staged in work.results}
         doomed = {path: replace(mark, sha256=DOOMED) for path, mark in old.items() if path not in new}
@@ -103,6 +112,15 @@ class Delivery:
         self.journal.finish(task.path, final.values())
         self.clear(task)
         return outcome
+
+    def _is_strange(self, mark: Mark) -> bool:
+        """Whether something else stands at a result's place, and neither a result nor a copy has ever stood there."""
+        if self._owners[mark.path] > 0 or mark.path.startswith(f"{STATE}/"):
+            return False
+        found = self.state.out.look(mark.path)
+        if found is None or self._copies.get(mark.path, ("", ""))[1] == found.stamp:
+            return False
+        return found.size != mark.size or self.state.out.digest(mark.path) != mark.sha256
 
     def clear(self, task: Task) -> None:
         """Removes what a task has laid down and nobody wants."""

@@ -11,6 +11,9 @@ HOUR = 3600.0
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": HOUR, "d": 24 * HOUR}
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
+_LEAST, _MOST = 32 * 10**6, 2**60
+"""Bytes that an idle process takes at least, and that no machine has."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -51,13 +54,17 @@ def read_bytes(text: str, where: str) -> int:
     """Returns an amount of memory: `500M`, `8G`, `8GB`.
 
     Raises:
-        UsageError: The text is no amount.
+        UsageError: The text is no amount, or none that a process could be held to.
     """
     number = _number(text.lower().removesuffix("ib").removesuffix("b"), "kmgt")
     if number is None:
         hint = "a number and k, M, G or T: 500M, 8G"
         raise UsageError(f"`{text}` is no amount of memory", where=where, hint=hint)
-    return int(number[0] * _BYTES[number[1]])
+    count = int(number[0] * _BYTES[number[1]])
+    if not _LEAST <= count <= _MOST:
+        hint = "any model takes some hundred megabytes: 500M, 8G"
+        raise UsageError(f"`{text}` is {'less' if count < _LEAST else 'more'} than makes sense", where=where, hint=hint)
+    return count
 
 
 def _number(text: str, units: str) -> tuple[float, str] | None:

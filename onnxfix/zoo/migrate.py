@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from onnxfix.model.atomic import hidden_name, sweep_folder
 from onnxfix.zoo.copies import copy_others
 from onnxfix.zoo.delivery import Delivery
 from onnxfix.zoo.here import runner_for
-from onnxfix.zoo.journal import Journal, JournalError
+from onnxfix.zoo.journal import Journal, JournalError, Row
 from onnxfix.zoo.manifest import Manifest, manifest_of
 from onnxfix.zoo.migration import Migration, Request, Watcher
 from onnxfix.zoo.pool import Ended, Runner, Started
 from onnxfix.zoo.resume import Ground, Todo, outstanding
 from onnxfix.zoo.settings import Settings
 from onnxfix.zoo.state import StateFolder, open_state
+from onnxfix.zoo.stores.store import Store
 from onnxfix.zoo.survey import Gap, Kind, Survey
 from onnxfix.zoo.task import Task
 
@@ -52,6 +53,8 @@ def migrate(
     manifest = manifest_of(survey.zoo)
     state = open_state(out, request.home)
     runner = runner or runner_for(survey.zoo, out)
+    if out.folder is not None and not (state.journal.exists() or request.is_in_place or request.is_fresh):
+        _require_free([member.path for member in survey.models], out)  # before anything is made there
     state.make()
     with state.locked():
         if request.is_fresh:
@@ -71,6 +74,20 @@ def _start_over(state: StateFolder, *, is_in_place: bool) -> None:
             for mark in [mark for row in journal.rows() for mark in row.results]:
                 state.out.remove(mark.path)
     state.discard_journal()
+
+
+def _require_free(paths: Iterable[str], out: Store) -> None:
+    """Checks that nothing stands where results go.
+
+    Raises:
+        UsageError: Somebody else has put models there; or the zoo and the destination were mixed up.
+    """
+    strange = [path for path in paths if out.look(path) is not None]
+    if strange:
+        more = f", and {len(strange) - 1} more" if len(strange) > 1 else ""
+        message = f"files stand where results go that no migration has made: `{strange[0]}`{more}"
+        hint = "move them away, choose another destination, or let --fresh replace them"
+        raise UsageError(message, where=out.place, hint=hint)
 
 
 class _Run:
@@ -96,7 +113,7 @@ class _Run:
         self.watcher.planned(len(self.survey.models), len(self.survey.models) - len(todo))
         delivery = Delivery(
             self.survey.zoo, self.state, self.journal, is_in_place=self.request.is_in_place,
-            has_backup=self.request.has_backup,
+            has_backup=self.request.has_backup, may_replace=self.request.is_fresh,
         )  # fmt: skip
         with delivery.standing():
             self.work(todo, delivery)
@@ -129,16 +146,29 @@ class _Run:
         self.state.out.remember()
         self.journal.await_(member.path for member in models)
         rows = {row.path: row for row in self.journal.rows()}
-        if gone := len(rows.keys() - {member.path for member in models}):
-            self.notes.append(f"{gone} models of earlier runs are not in the zoo any more; their results stay")
+        self.forget(rows.keys() - {member.path for member in models}, rows)
         wanted = [(member, self.manifest.settings(member.path, self.request.change)) for member in models]
         ground = Ground(self.survey.zoo, self.state.out, __version__)
         todo = outstanding(ground, wanted, rows, self.journal)
+        self.require_own_results(todo, rows)
         if (root := self.state.out.folder) is not None:
             for folder in sorted({(root / one.member.path).parent for one in todo}):
                 sweep_folder(folder)
         self.notes += [f"{one.member.path}: {one.reason}: done again" for one in todo if one.reason]
         return todo
+
+    def forget(self, gone: Collection[str], rows: Mapping[str, Row]) -> None:
+        """Forgets models that are not in the zoo any more; what was made of them stays, and stays known."""
+        self.journal.forget(path for path in gone if not rows[path].results)
+        left = sum(1 for path in gone if rows[path].results)
+        if left:
+            models = "1 model of earlier runs is" if left == 1 else f"{left} models of earlier runs are"
+            self.notes.append(f"{models} not in the zoo any more; what was made of them stays")
+
+    def require_own_results(self, todo: Iterable[Todo], rows: Mapping[str, Row]) -> None:
+        if not (self.request.is_in_place or self.request.is_fresh):
+            own = {mark.path for row in rows.values() for mark in row.results}
+            _require_free([one.member.path for one in todo if one.member.path not in own], self.state.out)
 
     def work(self, todo: Iterable[Todo], delivery: Delivery) -> None:
         """Works on what is left, and delivers what comes of it."""

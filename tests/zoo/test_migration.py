@@ -270,7 +270,7 @@ def test_models_come_and_go(zoo: Path, tmp_path: Path) -> None:
     (zoo / "a.onnx").rename(zoo / "z.onnx")
     migration = _run(zoo, out)
     assert [path for path, _ in migration.outcomes] == ["sub/b.onnx", "z.onnx"]
-    assert migration.notes == ("1 models of earlier runs are not in the zoo any more; their results stay",)
+    assert migration.notes == ("1 model of earlier runs is not in the zoo any more; what was made of them stays",)
     assert set(tree(out)) == {"a.onnx", "sub/b.onnx", "z.onnx"}
 
 
@@ -380,3 +380,70 @@ def test_checking_says_what_would_change_and_writes_nothing(zoo: Path, tmp_path:
     shutil.copyfile(OLD, zoo / "new.onnx")
     assert check(survey(zoo), request, runner=here).exit_code == 1
     assert journal(out) == rows
+
+
+def test_models_that_others_have_put_there_are_not_replaced(zoo: Path, tmp_path: Path) -> None:
+    out = make_zoo(tmp_path / "out", {"sub/b.onnx": NEW})
+    (out / "mine.txt").write_text("mine")
+    before = tree(out)
+    with pytest.raises(UsageError, match=r"files stand where results go that no migration has made: `sub/b\.onnx`"):
+        _run(zoo, out)
+    assert tree(out) == before
+    assert not (out / ".onnxfix").exists()
+    assert _run(zoo, out, is_fresh=True).counts["converted"]
+    assert tree(out).keys() == {*tree(zoo), "mine.txt"}
+
+
+def test_of_a_migration_that_goes_on_it_is_the_same(zoo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _run(zoo, out)
+    shutil.copyfile(OLD, zoo / "z.onnx")
+    shutil.copyfile(PLAIN, out / "z.onnx")
+    with pytest.raises(UsageError, match=r"`z\.onnx`"):
+        _run(zoo, out)
+    assert (out / "z.onnx").read_bytes() == PLAIN.read_bytes()
+    (out / "z.onnx").unlink()
+    assert _run(zoo, out).exit_code == 0
+
+
+def test_data_that_others_have_put_there_is_not_replaced(tmp_path: Path) -> None:
+    zoo, out = tmp_path / "zoo", tmp_path / "out"
+    with_shared_data(zoo, "a.onnx")
+    out.mkdir()
+    (out / "weights.bin").write_text("mine")
+    failed = dict(_run(zoo, out, _DATA).outcomes)["a.onnx"]
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.where) == ("ModelWriteError", "weights.bin")
+    assert tree(out) == {"weights.bin": b"mine"}
+    (out / "weights.bin").write_bytes((zoo / "weights.bin").read_bytes())  # the same is no reason
+    assert _run(zoo, out, _DATA).counts == {"converted": 1}
+
+
+def test_other_files_that_were_edited_there_stay_and_are_told(zoo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (zoo / "config.json").write_text("1")
+    (zoo / "other.json").write_text("1")
+    out.mkdir()
+    (out / "other.json").write_text("mine")
+    first = _run(zoo, out)
+    assert [(gap.path, gap.is_error) for gap in first.gaps] == [("other.json", False)]
+    (zoo / "config.json").write_text("22")  # changed where it comes from: copied again
+    assert (_run(zoo, out).copied, (out / "config.json").read_text()) == (1, "22")
+    (out / "config.json").write_text("tuned")
+    again = _run(zoo, out)
+    assert [gap.path for gap in again.gaps] == ["config.json", "other.json"]
+    assert ((out / "config.json").read_text(), (out / "other.json").read_text()) == ("tuned", "mine")
+
+
+def test_models_that_are_gone_and_left_nothing_are_forgotten(zoo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (zoo / "cut.onnx").write_bytes(b"\x08\x08")
+    shutil.copyfile(OLD, zoo / "z.onnx")
+    assert _run(zoo, out).exit_code == 3
+    (zoo / "cut.onnx").unlink()
+    (zoo / "z.onnx").unlink()
+    again = _run(zoo, out)
+    told = "1 model of earlier runs is not in the zoo any more; what was made of them stays"
+    assert (again.exit_code, again.notes) == (0, (told,))
+    assert "cut.onnx" not in journal(out)
+    assert "z.onnx" in journal(out)

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxfix.model.atomic import NewFile, sweep
+from onnxfix.model.atomic import NewFile
 from onnxfix.zoo.marks import digest_of, keep_time
 from onnxfix.zoo.stores.store import Look
 
@@ -108,7 +108,6 @@ def copy_file(source: Path, target: Path) -> None:
     Raises:
         OSError: It cannot be read, or the copy cannot be written.
     """
-    sweep(target)
     with NewFile(target, source) as new:
         new.copy(source)
         keep_time(source, new.path)

@@ -138,9 +138,12 @@ def test_limits_are_read_as_people_write_them() -> None:
             read_bytes(text, "--memory-limit")
     times = [read_seconds(text, "") for text in ("90", "90s", "1.5m", "2H", "1d")]
     assert times == [90, 90, 90, 7200, 86400]
-    assert [read_bytes(text, "") for text in ("512", "2k", "500M", "8GB", "1.5 GiB")] == [
-        512, 2000, 500_000_000, 8_000_000_000, 1_500_000_000,
+    assert [read_bytes(text, "") for text in ("512000000", "64000k", "500M", "8GB", "1.5 GiB")] == [
+        512_000_000, 64_000_000, 500_000_000, 8_000_000_000, 1_500_000_000,
     ]  # fmt: skip
+    for text, wrong in (("1", "less"), ("2k", "less"), ("99999999999T", "more")):
+        with pytest.raises(UsageError, match=f"`{text}` is {wrong} than makes sense"):
+            read_bytes(text, "--memory-limit")
     assert [duration_text(seconds) for seconds in (0.5, 3, 90, 600, 3600, 7500)] == [
         "0.5 s", "3 s", "90 s", "10 min", "1 h", "2 h 5 min",
     ]  # fmt: skip

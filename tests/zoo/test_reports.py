@@ -20,6 +20,7 @@ from journals import NASTY, many, nasty, outcome_of, write_journal
 from onnxfix.verify.render.escaping import shown
 from onnxfix.zoo.outcome import Converted, Outcome, Refused
 from onnxfix.zoo.reports.facts import facts_told
+from onnxfix.zoo.reports.format import seconds_text
 from onnxfix.zoo.reports.writing import report_files, write_reports
 
 COUNT = 120
@@ -102,6 +103,9 @@ def test_junit_has_a_test_case_a_model(
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == (str(bad), str(skipped))
     assert sum(case.find("failure") is not None for case in cases) == bad
     assert sum(case.find("skipped") is not None for case in cases) == skipped
+    seconds = sum(float(case.attrib["time"]) for case in cases)
+    assert [float(one.attrib["time"]) for one in (root, suite)] == pytest.approx([seconds] * 2, abs=1e-3 * len(cases))
+    assert seconds > 1
     models = sorted(path for path, _ in (many(COUNT) if kind == "many" else nasty()))
     assert [case.attrib["name"] for case in cases] == [shown(path) for path in models]
 
@@ -238,6 +242,13 @@ def test_the_same_journal_gives_the_same_reports(tmp_path: Path) -> None:
 
     for kind, path in report_files(tmp_path).items():
         assert path.read_bytes().decode() == first[kind]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.004, "4.0 ms"), (0.0197, "19.7 ms"), (0.1, "0.10 s"), (2.345, "2.35 s"), (61.0, "61.00 s")]
+)
+def test_times_are_told_in_words(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
 
 
 # ---------------------------------------------------------------- facts

@@ -17,7 +17,7 @@ from onnxfix.verify.render.verdict import number_text
 from onnxfix.zoo.journal import Entry, Mark
 from onnxfix.zoo.outcome import Failed, Refused
 from onnxfix.zoo.reports.facts import OutputFact, PortFact, ProofFact
-from onnxfix.zoo.reports.format import Told
+from onnxfix.zoo.reports.format import Told, seconds_text
 
 if TYPE_CHECKING:
     from onnxfix.report import Json
@@ -162,7 +162,7 @@ def _pairs(settings: Mapping[str, object]) -> list[Json]:
 
 
 def _times(entry: Entry) -> list[Json]:
-    pairs = [("started", entry.started), *((stage, f"{seconds:.2f} s") for stage, seconds in entry.seconds.items())]
+    pairs = [("started", entry.started), *((stage, seconds_text(seconds)) for stage, seconds in entry.seconds.items())]
     return [[_shown(key), _shown(value)] for key, value in (*pairs, ("onnxfix", entry.row.version)) if value]
 
 

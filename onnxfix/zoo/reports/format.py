@@ -26,6 +26,7 @@ class Summary:
         is_in_place: Whether they took the places of their sources.
         version: The onnxfix that tells it.
         counts: How many models had each outcome, the good ones first.
+        seconds: How long the work on all of them took.
     """
 
     zoo: str
@@ -33,6 +34,7 @@ class Summary:
     is_in_place: bool
     version: str
     counts: Mapping[str, int]
+    seconds: float = 0.0
 
     @property
     def total(self) -> int:
@@ -87,6 +89,11 @@ class Told:
     def seconds(self) -> float:
         """How long the work on it took."""
         return self.entry.seconds.get("all", 0.0)
+
+
+def seconds_text(seconds: float) -> str:
+    """Returns how long something took, in words."""
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
 
 
 class Format(Protocol):

@@ -20,7 +20,7 @@ class JunitFormat:
         counts = Counts(summary.total, bad, 0, numbers.get(Skipped.word, 0) + numbers.get(WAITING, 0))
         name = f"onnxfix migrate {summary.zoo}"
         about = (("zoo", summary.zoo), ("destination", summary.out), ("onnxfix", summary.version))
-        return _lines(*head(name, counts, 0.0), *suite_head("models", counts, 0.0, about))
+        return _lines(*head(name, counts, summary.seconds), *suite_head("models", counts, summary.seconds, about))
 
     def row(self, told: Told) -> str:
         """Returns what is written of the next model."""

@@ -166,7 +166,7 @@
       row.speaks && row.target && row.speaks !== row.target ? arrow(row.speaks, row.target) : row.speaks,
       row.before === null || row.after === null ? "" : arrow(SIZES.format(row.before), SIZES.format(row.after)),
       differenceText(row.proof),
-      row.seconds ? `${row.seconds.toFixed(row.seconds < 10 ? 1 : 0)} s` : "",
+      secondsText(row.seconds),
     ];
     const made = make("tr", { role: "row", "aria-rowindex": place + 2, class: row.word }, head);
     made.append(...cells.map((child, column) => cell(LABELS[column], child)));
@@ -177,6 +177,12 @@
   function arrow(from, to) {
     const middle = [make("span", { "aria-hidden": "true" }, " → "), make("span", { class: "unseen" }, " to ")];
     return make("span", { class: "arrow" }, from, ...middle, make("b", {}, to));
+  }
+
+  function secondsText(seconds) {
+    if (!seconds) return "";
+    if (seconds < 0.1) return `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+    return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   }
 
   function differenceText(proof) {

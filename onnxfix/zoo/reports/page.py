@@ -64,7 +64,7 @@ class PageFormat:
         nodes, proof = told.facts.nodes, told.facts.proof
         self._rows.append([
             shown(told.path), ORDER.index(told.word), *map(self._convention, told.speech), nodes.get("source"),
-            nodes.get("after_cancelling"), None if proof is None else _difference(proof), round(told.seconds, 2),
+            nodes.get("after_cancelling"), None if proof is None else _difference(proof), round(told.seconds, 4),
             shown(told.reason),
         ])  # fmt: skip
         self._details.append(details_of(told))

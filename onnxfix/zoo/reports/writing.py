@@ -65,7 +65,7 @@ def write_reports(out: Path | StateFolder, files: Mapping[str, Path]) -> Summary
         path = stack.enter_context(state.reading_what_was_done())
         journal = stack.enter_context(Journal(path, is_read_only=True))
         stack.enter_context(journal.still())
-        summary = _summary(state.out.identity, journal)
+        summary = _summary(state.out.identity, journal, is_timed="junit" in files)
         drafts = [stack.enter_context(_Draft.begun(kind, path)) for kind, path in files.items()]
         for draft in drafts:
             draft.write(draft.format.start(summary))
@@ -81,10 +81,11 @@ def write_reports(out: Path | StateFolder, files: Mapping[str, Path]) -> Summary
     return summary
 
 
-def _summary(out: str, journal: Journal) -> Summary:
+def _summary(out: str, journal: Journal, *, is_timed: bool) -> Summary:
     about, found = journal.about(), journal.counts()
     counts = {word: found[word] for word in ORDER if found.get(word)}
-    return Summary(about.get("zoo", ""), out, about.get("mode") == "in-place", __version__, counts)
+    seconds = sum(Told(entry).seconds for entry in journal.entries()) if is_timed else 0.0  # JUnit begins with it
+    return Summary(about.get("zoo", ""), out, about.get("mode") == "in-place", __version__, counts, seconds)
 
 
 @dataclass(frozen=True)

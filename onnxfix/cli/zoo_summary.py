@@ -33,7 +33,7 @@ def show_migration(console: Console, migration: Migration, seconds: float, *, is
             rows.add_row(Text(word, STYLES.get(word, "green")), Text(f"{migration.counts[word]:,}"))
         if migration.outcomes:
             print_table(console, rows)
-        elif not migration.kept:  # with --check, models that are done already have no outcome
+        elif not (migration.kept or migration.notes):  # with --check, models that are done already have no outcome
             console.print(Text("no models"))
     bad = [(path, one) for path, one in migration.outcomes if isinstance(one, Failed | Refused)]
     bad.sort(key=lambda entry: (not isinstance(entry[1], Refused), entry[0]))

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from onnxfix.model.atomic import sweep_folder
 from onnxfix.zoo.here import runner_for
 from onnxfix.zoo.journal import Journal, Mark, Row, State
 from onnxfix.zoo.limits import Limits
@@ -24,7 +25,7 @@ def prove(
     out: Path | str, limits: Limits, watcher: Watcher | None = None, runner: Runner | None = None,
     home: Path | None = None,
 ) -> Migration:  # fmt: skip
-    """Proves every result of a migration again; nothing is written.
+    """Proves every result of a migration again; nothing stays written.
 
     Args:
         out: The destination, a folder or a URL; in place, the zoo.
@@ -42,17 +43,22 @@ def prove(
     outcomes: list[tuple[str, Outcome]] = []
     with state.reading_what_was_done() as path, state.watched():
         with Journal(path, is_read_only=True) as journal:
-            zoo = open_store(journal.about().get("zoo", ""))
+            about, zoo = journal.about(), open_store(journal.about().get("zoo", ""))
             rows = [row for row in journal.rows() if row.state is State.DONE and row.outcome == Converted.word]
         state.out.remember()
         watcher.planned(len(rows), 0)
-        tasks = [_task(row, zoo, state.out) for row in rows]
+        tasks = [_task(row, zoo, state.out, is_in_place=about.get("mode") == "in-place") for row in rows]
         changed = {row.path: found for row in rows if (found := _changed(row, state.out)) is not None}
         runner = runner or runner_for(zoo, state.out)
-        for model, outcome in _proven(tasks, changed, limits, watcher, runner):
-            outcomes.append((model, brief(outcome)))
-            watcher.ended(model, outcome)
-    return Migration(zoo.place, state.out.place, tuple(sorted(outcomes, key=lambda one: one[0])))
+        try:
+            for model, outcome in _proven(tasks, changed, limits, watcher, runner):
+                outcomes.append((model, brief(outcome)))
+                watcher.ended(model, outcome)
+        finally:
+            for folder in {Path(task.source).parent for task in tasks if task.is_in_place}:
+                sweep_folder(folder)  # originals that processes had laid there which came to grief
+    notes = () if rows else ("no model was converted here: there is nothing to prove",)
+    return Migration(zoo.place, state.out.place, tuple(sorted(outcomes, key=lambda one: one[0])), notes=notes)
 
 
 def _proven(
@@ -72,7 +78,10 @@ def _proven(
 def _changed(row: Row, out: Store) -> Failed | None:
     """Returns what is to say of a result that is not what was written."""
     for mark in row.results:
-        if state := state_of(out, mark):
+        state = state_of(out, mark)
+        if not state and not _is_same(out, mark.path, mark):  # under its size and time, that a proof does not trust
+            state = "edited"
+        if state:
             hint = "the command that migrated it makes it again"
             return Failed("ResultChanged", f"`{mark.path}` was {state} since it was migrated", hint=hint)
     return None
@@ -83,10 +92,12 @@ def _unproven() -> Refused:
     return Refused("VacuousCheck", "the original is gone, and no run of it was recorded: nothing is proven", hint=hint)
 
 
-def _task(row: Row, zoo: Store, out: Store) -> Task:
+def _task(row: Row, zoo: Store, out: Store, *, is_in_place: bool) -> Task:
     settings = settings_from_key(row.settings)
     size = next((mark.size for mark in row.results if mark.path == row.path), 0)
-    return Task(row.path, out.at(row.path), "", settings, Aim.VERIFY, against=_against(row, zoo, out), size=size)
+    return Task(
+        row.path, out.at(row.path), "", settings, Aim.VERIFY, is_in_place, against=_against(row, zoo, out), size=size
+    )
 
 
 def _against(row: Row, zoo: Store, out: Store) -> str:

@@ -1,12 +1,14 @@
 """The local disk as the work on one model needs it: what lies elsewhere is brought there, and results are taken away.
 
 A model and its data files are copied to a folder that lasts as long as the work; results are laid down beside and then
-copied into the stage of their destination. What lies on this disk already is used where it is.
+copied into the stage of their destination. What lies on this disk already is used where it is; but a model that was
+kept in place lies apart from its data files, and is laid beside them under a hidden name for as long as the work lasts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxfix.errors import OnnxfixError
+from onnxfix.model.atomic import hidden_name
 from onnxfix.zoo.stores.places import is_url, open_file, open_store
 from onnxfix.zoo.stores.store import STATE, Look
 from onnxfix.zoo.task import Staged, Task
@@ -38,11 +41,15 @@ class Site:
         self._task = task
         self._store, self._name = open_file(task.source)
         self._folders: list[Path] = []
+        self._beside: Path | None = None
 
     def __enter__(self) -> Site:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._beside is not None:
+            with contextlib.suppress(OSError):
+                self._beside.unlink()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -56,6 +63,8 @@ class Site:
         self.path = self._brought(self._task.source)
         if self.against:
             self.against = str(self._brought(self.against))
+            if self._task.is_in_place and not self.against.endswith(".npz"):
+                self.against = str(self._with_its_data(Path(self.against)))
         if is_url(self._task.stage):
             self.stage = self._folder() / "results"
 
@@ -85,8 +94,12 @@ class Site:
 
     def names(self) -> Mapping[str, str]:
         """Returns what hidden files and folders are called for people, the longest names first."""
-        path, stage = self._task.path, str(self.stage) if self._task.stage else ""
-        hidden = {f"{stage}/{self.path.name}": path, stage: path, str(self.path): path, self._task.source: path}
+        path, against = self._task.path, self._task.against
+        hidden = {against: against, str(self.path): path, self._task.source: path}
+        if self._task.stage:
+            hidden |= {f"{self.stage}/{self.path.name}": path, str(self.stage): path}
+        if self.against != against:
+            hidden[self.against] = against
         for folder in self._folders:
             hidden.setdefault(str(folder), self._task.source.rpartition("/")[0])
         return {name: hidden[name] for name in sorted(hidden, key=len, reverse=True) if name.strip("/")}
@@ -99,14 +112,36 @@ class Site:
         store.fetch(name, file)
         for location in _named(file):
             target = file.parent / location
-            if target.resolve().is_relative_to(file.parent.resolve()) and store.look(location) is not None:
+            if _is_inside(file.parent, location) and store.look(location) is not None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 store.fetch(location, target)
         return file
 
+    def _with_its_data(self, backup: Path) -> Path:
+        """Returns a model as it was before it was migrated in place, where its data files are."""
+        if not (locations := _named(backup)):
+            return backup
+        self._beside = hidden_name(self.path)
+        with contextlib.suppress(OSError):
+            os.link(backup, self._beside)
+            return self._beside
+        with contextlib.suppress(OSError):
+            shutil.copyfile(backup, self._beside)
+            return self._beside
+        folder = self._folder()  # the zoo cannot be written; runtimes take no links to data files
+        for location in locations:
+            if _is_inside(self.path.parent, location) and (self.path.parent / location).is_file():
+                (folder / location).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.path.parent / location, folder / location)
+        return Path(shutil.copyfile(backup, folder / self.path.name))
+
     def _folder(self) -> Path:
         self._folders.append(Path(tempfile.mkdtemp(prefix="onnxfix-")))
         return self._folders[-1]
+
+
+def _is_inside(folder: Path, location: str) -> bool:
+    return (folder / location).resolve().is_relative_to(folder.resolve())
 
 
 def _named(file: Path) -> Sequence[str]:

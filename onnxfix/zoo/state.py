@@ -115,12 +115,10 @@ class StateFolder:
 
         owner = self.path / "owner"
         try:
-            lock = FileLock(self.path / "lock", timeout=0)
+            lock = FileLock(self._lock, timeout=0)
             lock.acquire()
         except Timeout:
-            hint = "wait until it ends, or end it; its work is not lost"
-            message = f"another migration is at work here: {_owner_text(owner)}"
-            raise UsageError(message, where=self.out.place, hint=hint) from None
+            raise self._busy() from None
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ModelWriteError(f"the destination cannot be locked: {reason}", where=self.out.place) from None
@@ -135,9 +133,34 @@ class StateFolder:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Keeps migrations away while what is there is only looked at; see `locked`."""
-        with self.locked():
+        """Keeps migrations away while what is there is only looked at; see `locked`.
+
+        Where nothing can be written, the lock is shared with others who only look. One that was never made is held by
+        nobody, and a file system of which it cannot be told is not watched.
+        """
+        if os.access(self._lock if self._lock.exists() else self.path, os.W_OK):
+            with self.locked():
+                yield
+            return
+        import fcntl
+
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                lock = stack.enter_context(self._lock.open("rb"))
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise self._busy() from None
             yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "lock"
+
+    def _busy(self) -> UsageError:
+        hint = "wait until it ends, or end it; its work is not lost"
+        message = f"another migration is at work here: {_owner_text(self.path / 'owner')}"
+        return UsageError(message, where=self.out.place, hint=hint)
 
     def require(self) -> None:
         """Checks that the destination is still this migration's.

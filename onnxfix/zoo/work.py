@@ -7,6 +7,7 @@ hidden name and shares its data files. Nothing that people see is touched here: 
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -299,11 +300,10 @@ class _Bench:
     def cleaned(self, outcome: Failed | Refused) -> Failed | Refused:
         """Returns an error without the names of hidden files, which differ from run to run."""
         path, names = self.task.path, self.site.names()
+        hidden = re.compile("|".join(map(re.escape, names)))
 
         def clean(text: str) -> str:
-            for name, shown in names.items():
-                text = text.replace(name, shown)
-            return text
+            return hidden.sub(lambda found: names[found[0]], text)  # in one go: what is shown may hold another name
 
         kind, texts = outcome.kind, (clean(outcome.message), clean(outcome.where), clean(outcome.hint))
         where = "" if texts[1] == path else texts[1]

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
+from filelock import FileLock
 from zoo_models import NEW, OLD, PLAIN, TO, here, hidden, journal, make_zoo, tree, with_shared_data
 
+from onnxfix.cli.main import main
 from onnxfix.errors import UsageError
+from onnxfix.model.atomic import hidden_name
 from onnxfix.zoo.limits import Limits
 from onnxfix.zoo.migrate import migrate
 from onnxfix.zoo.migration import Migration, Request
 from onnxfix.zoo.outcome import Failed, Refused, Verified
 from onnxfix.zoo.proving import prove
-from onnxfix.zoo.settings import Change
+from onnxfix.zoo.settings import Change, Settings
 from onnxfix.zoo.survey import survey
+from onnxfix.zoo.task import Aim, Task
+from onnxfix.zoo.work import work_on
 
 _BACK = Change(to=("silero-state",))
 
@@ -135,6 +143,106 @@ def test_in_place_the_backups_are_the_originals(zoo: Path) -> None:
     found = dict(prove(zoo, Limits(), runner=here).outcomes)
     assert isinstance(found["a.onnx"], Verified)
     assert found["a.onnx"].against == "original"
+
+
+def test_in_place_an_original_is_driven_with_the_data_files_that_it_shares(zoo: Path) -> None:
+    with_shared_data(zoo / "far", "e.onnx", location="weights/w.bin")
+    _in_place(zoo)
+    before, kept = _all(zoo), zoo / ".onnxfix" / "backup" / "far" / "e.onnx"
+    assert {path: one.word for path, one in prove(zoo, Limits(), runner=here).outcomes} == dict.fromkeys(
+        ("a.onnx", "far/e.onnx", "shared/c.onnx", "shared/d.onnx"), "verified"
+    )
+    assert _all(zoo) == before
+    assert kept.stat().st_nlink == 1
+    (zoo / "far" / "weights" / "w.bin").unlink()
+    failed = dict(prove(zoo, Limits(), runner=here).outcomes)["far/e.onnx"]
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.where) == ("DataFileError", str(kept))
+    assert ".onnxfix-" not in failed.message + failed.hint
+
+
+def test_a_link_that_a_process_has_left_beside_a_result_is_swept(zoo: Path) -> None:
+    _in_place(zoo)
+    before = _all(zoo)
+    left = hidden_name(zoo / "shared" / "c.onnx")
+    os.link(zoo / ".onnxfix" / "backup" / "shared" / "c.onnx", left)
+    prove(zoo, Limits(), runner=here)
+    assert _all(zoo) == before
+
+
+def _all(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_where_nothing_can_be_written_it_is_proven_all_the_same(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_shared_data(zoo / "far", "e.onnx", location="weights/w.bin")
+    _in_place(zoo)
+    before = _all(zoo)
+    _make_read_only(zoo, monkeypatch)
+    assert set(_words(prove(zoo, Limits(), runner=here)).values()) == {"verified"}
+    assert _all(zoo) == before
+    with FileLock(zoo / ".onnxfix" / "lock"), pytest.raises(UsageError, match="another migration is at work"):
+        prove(zoo, Limits(), runner=here)
+    (zoo / ".onnxfix" / "lock").unlink()
+    assert set(_words(prove(zoo, Limits(), runner=here)).values()) == {"verified"}
+    assert not (zoo / ".onnxfix" / "lock").exists()
+
+
+def _make_read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a folder seem to lie on a file system that is read-only, for root too."""
+    link, copy, access = os.link, shutil.copyfile, os.access
+
+    def refused(real: Callable[..., object]) -> Callable[..., object]:
+        def call(source: Path, target: Path) -> object:
+            if target.is_relative_to(folder):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(target))
+            return real(source, target)
+
+        return call
+
+    monkeypatch.setattr(os, "link", refused(link))
+    monkeypatch.setattr(shutil, "copyfile", refused(copy))
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+
+
+def _words(migration: Migration) -> dict[str, str]:
+    return {path: one.word for path, one in migration.outcomes}
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "shared/weights.bin"])
+def test_a_byte_that_was_turned_over_under_the_same_time_is_noticed(zoo: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    migrate(survey(zoo), Request(out, TO), runner=here)
+    status, content = (out / name).stat(), bytearray((out / name).read_bytes())
+    content[-1] ^= 1
+    (out / name).write_bytes(content)
+    os.utime(out / name, ns=(status.st_atime_ns, status.st_mtime_ns))
+    failed = {path: one for path, one in prove(out, Limits(), runner=here).outcomes if isinstance(one, Failed)}
+    assert set(failed) == ({"a.onnx"} if name == "a.onnx" else {"shared/c.onnx", "shared/d.onnx"})
+    assert {one.kind for one in failed.values()} == {"ResultChanged"}
+
+
+def test_where_nothing_was_converted_that_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zoo, out = make_zoo(tmp_path / "zoo", {"b.onnx": NEW, "plain.onnx": PLAIN}), tmp_path / "out"
+    migrate(survey(zoo), Request(out, TO), runner=here)
+    assert main(["migrate", "--verify-only", str(out)]) == 0
+    told = capsys.readouterr().err
+    assert "no model was converted here: there is nothing to prove" in told
+    assert "no models" not in told
+
+
+def test_what_is_told_of_a_failure_names_files_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = work_on(Task("nope.onnx", "zoo/nope.onnx", "", Settings(), Aim.CHECK)).outcome
+    assert isinstance(failed, Failed)
+    assert failed.where == ""  # the model itself
+    assert "zoozoo" not in failed.message + failed.hint
+    kept = "zoo/.onnxfix/backup/d/a.onnx"
+    failed = work_on(
+        Task("d/a.onnx", "zoo/d/a.onnx", "", Settings(), Aim.VERIFY, is_in_place=True, against=kept)
+    ).outcome
+    assert isinstance(failed, Failed)
+    assert failed.where == kept
 
 
 def test_in_place_without_a_backup_a_recorded_run_proves(tmp_path: Path) -> None:

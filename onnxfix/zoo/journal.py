@@ -319,6 +319,12 @@ class Journal:
         with self._guarded():
             return dict(self._connection.execute(query).fetchall())
 
+    def seconds(self) -> float:
+        """Returns how long the work on all models took, one after another."""
+        query = "SELECT total(json_extract(seconds, '$.all')) FROM models"
+        with self._guarded():
+            return float(self._connection.execute(query).fetchone()[0])
+
     def _value(self, query: str) -> object:
         return self._connection.execute(query).fetchone()[0]
 

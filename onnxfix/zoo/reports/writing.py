@@ -65,7 +65,7 @@ def write_reports(out: Path | StateFolder, files: Mapping[str, Path]) -> Summary
         path = stack.enter_context(state.reading_what_was_done())
         journal = stack.enter_context(Journal(path, is_read_only=True))
         stack.enter_context(journal.still())
-        summary = _summary(state.out.identity, journal, is_timed="junit" in files)
+        summary = _summary(state.out.identity, journal)
         drafts = [stack.enter_context(_Draft.begun(kind, path)) for kind, path in files.items()]
         for draft in drafts:
             draft.write(draft.format.start(summary))
@@ -81,11 +81,11 @@ def write_reports(out: Path | StateFolder, files: Mapping[str, Path]) -> Summary
     return summary
 
 
-def _summary(out: str, journal: Journal, *, is_timed: bool) -> Summary:
+def _summary(out: str, journal: Journal) -> Summary:
     about, found = journal.about(), journal.counts()
     counts = {word: found[word] for word in ORDER if found.get(word)}
-    seconds = sum(Told(entry).seconds for entry in journal.entries()) if is_timed else 0.0  # JUnit begins with it
-    return Summary(about.get("zoo", ""), out, about.get("mode") == "in-place", __version__, counts, seconds)
+    is_in_place = about.get("mode") == "in-place"
+    return Summary(about.get("zoo", ""), out, is_in_place, __version__, counts, journal.seconds())
 
 
 @dataclass(frozen=True)

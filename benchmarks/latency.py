@@ -28,7 +28,7 @@ REFERENCE = "native"
 PLAIN = ("source", "adapters", "converted", REFERENCE)
 PEERS = ("onnxsim", "onnxslim")
 LIVES = 5  # where memory lies makes a process up to 7% faster or slower for as long as it lives
-CLOSER = ("converted", REFERENCE)  # what the promise is about
+CLOSER = ("source", "converted", REFERENCE)  # what the promises are about
 CLOSER_LIVES, CLOSER_ROUNDS, CLOSER_TICKS = 24, 12, 2  # short turns: what slows the machine down hits both
 TOLERANCE = 1e-3  # of outputs, which fused operators may round differently
 

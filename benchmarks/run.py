@@ -11,7 +11,8 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,16 @@ HERE = Path(__file__).resolve().parent
 ROUNDS, QUICK_ROUNDS = 21, 3
 
 
-def parts(is_quick: bool, rounds: int, threads: list[int]) -> Mapping[str, Callable[[], dict[str, Any]]]:
+def parts(
+    is_quick: bool, rounds: int, threads: Sequence[int], lengths: Sequence[int] = ()
+) -> Mapping[str, Callable[[], dict[str, Any]]]:
     """Gives what can be measured, by name."""
     families = latency.QUICK if is_quick else latency.FAMILIES
     depths = surgery.QUICK if is_quick else surgery.DEPTHS
     cases = conversion.QUICK if is_quick else conversion.CASES
 
     def measure_latency(family: latency.Family) -> dict[str, Any]:
+        family = replace(family, lengths=tuple(lengths) or family.lengths)
         design = family.design
         cells = latency.measure(family, rounds, threads)
         return {"layers": design.layers, "width": design.width, "to": family.to, "cells": cells}
@@ -60,7 +64,7 @@ def main() -> None:
     failed: list[str] = []
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     threads = arguments.threads or ([1] if arguments.quick else [1, 2])
-    for name, measure in parts(arguments.quick, rounds, threads).items():
+    for name, measure in parts(arguments.quick, rounds, threads, arguments.length).items():
         if not is_wanted(name, arguments.only) or arguments.show:
             continue
         try:
@@ -79,11 +83,11 @@ def main() -> None:
 
 
 def with_other_cells(section: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the cells of a latency that were measured before with other numbers of threads."""
+    """Adds the cells of a latency that were measured before, and not again."""
     if "cells" not in section:
         return section
-    threads = {cell["threads"] for cell in section["cells"]}
-    others = [cell for cell in before.get("cells", []) if cell["threads"] not in threads]
+    measured = {(cell["threads"], cell["length"]) for cell in section["cells"]}
+    others = [cell for cell in before.get("cells", []) if (cell["threads"], cell["length"]) not in measured]
     cells = sorted([*others, *section["cells"]], key=lambda cell: (cell["threads"], cell["length"]))
     return {**section, "cells": cells}
 
@@ -100,6 +104,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="measure a part; may be repeated")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds of the latency ({ROUNDS})")
     parser.add_argument("--threads", type=int, action="append", metavar="N", help="of the latency (1 and 2)")
+    parser.add_argument(
+        "--length", type=int, action="append", default=[], metavar="N", help="of the latency's caches (64, 512, 2048)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (benchmarks/results)")
     parser.add_argument("--show", action="store_true", help="measure nothing; write tables and picture again")
     arguments = parser.parse_args()

@@ -17,8 +17,10 @@ def run_here(tasks: Iterable[Task], limits: Limits, most: int) -> Generator[Even
     for task in tasks:
         yield Started(task)
         folder = tempfile.tempdir
-        work = work_on(task)
-        tempfile.tempdir = folder
+        try:
+            work = work_on(task)
+        finally:
+            tempfile.tempdir = folder
         yield Ended(task, work)
 
 

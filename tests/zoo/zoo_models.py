@@ -8,18 +8,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from onnxfix.zoo.limits import Limits
-from onnxfix.zoo.pool import Ended, Event, Started
+from onnxfix.zoo.here import run_here
 from onnxfix.zoo.settings import Change
-from onnxfix.zoo.task import Task
-from onnxfix.zoo.work import work_on
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 OLD, NEW, PLAIN, OTHER = (
@@ -27,6 +22,8 @@ OLD, NEW, PLAIN, OTHER = (
 )
 """A model to convert, one that is what is asked for, one without caches, and one that cannot become it."""
 TO = Change(to=("silero-hc",))
+here = run_here
+"""Works on tasks in this process: what is tested with it is everything but processes."""
 ONNXFIX = [str(Path(sys.executable).with_name("onnxfix"))]
 
 
@@ -53,16 +50,6 @@ def with_shared_data(folder: Path, *names: str, location: str = "weights.bin") -
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(proto.SerializeToString())
-
-
-def here(tasks: Iterable[Task], limits: Limits, most: int) -> Generator[Event, None, None]:
-    """Works on tasks in this process: what is tested with it is everything but processes."""
-    for task in tasks:
-        yield Started(task)
-        with_own = tempfile.tempdir
-        work = work_on(task)
-        tempfile.tempdir = with_own
-        yield Ended(task, work)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

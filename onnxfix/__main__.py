@@ -1,8 +1,6 @@
 """`python -m onnxfix`: the command line of the Python that runs it."""
 
-import sys
-
-from onnxfix.cli import main
+from onnxfix.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -89,10 +89,7 @@ def convert(
         with clock.stage("write"):
             sides = _copy(original, place, sides)
         return replace(report, side_files=sides, seconds=clock.seconds, model=original if place is None else None)
-    with clock.stage("check"):
-        options = _options(verify, clock)
-        digest = _digest(original)
-        complaints = original.complaints()
+    options = _options(verify, clock)
     model = original if isinstance(source, str | Path) else _duplicate(original)
     nodes = len(model.proto.graph.node)
     with clock.stage("simplify"):
@@ -102,9 +99,9 @@ def convert(
         surgery = rewrite(model, plan, cancel=cancel, splits=splits, graph=graph)
     with clock.stage("check"):
         _require_planned_ports(model, plan)
-        model.require_no_new_complaint(complaints)
+        model.require_no_new_complaint(lambda: open_model(source))
         if stamp:
-            _stamp(model, plan, digest, options, surgery.splits)
+            _stamp(model, plan, _digest(original), options, surgery.splits)
     proof, sides = _deliver(model, original, source, place, plan, options, sides, clock)
     return replace(
         report,

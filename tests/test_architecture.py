@@ -37,7 +37,7 @@ FLOORS = (
 
 ROOMS = {
     "onnx_graphsurgeon": {"model/graph.py", "model/node.py"},
-    "onnxsim": {"surgery/simplify.py"},
+    "onnxsim": {"surgery/simplifier.py"},
     "onnxruntime": {"verify/session.py"},
     "click": {"cli/"},
     "rich": {"cli/"},

@@ -23,7 +23,7 @@ def release(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs the script with `onnxfix` on the path."""
     (folder / "bin").mkdir(exist_ok=True)
     tool = folder / "bin" / "onnxfix"
-    code = "import sys; from onnxfix.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "from onnxfix.cli import run; run()"
     tool.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
     tool.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}"}

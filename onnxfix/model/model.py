@@ -9,7 +9,7 @@ import contextlib
 import errno
 import hashlib
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -171,19 +171,22 @@ class Model:
         """Asks onnx's checker about the model without its weights; nothing if it has nothing to say."""
         return complaints_of(self.skeleton().proto)
 
-    def require_no_new_complaint(self, before: Sequence[Complaint]) -> None:
+    def require_no_new_complaint(self, source: Callable[[], Model]) -> None:
         """Checks that onnx's checker objects to nothing that it did not object to before.
 
         ONNX Runtime runs models that the checker rejects, so its verdict alone says little.
 
         Args:
-            before: What `complaints` said of the model that this one was made from.
+            source: Returns the model that this one was made from; it is asked for only if there is a complaint.
 
         Raises:
             RewriteError: There is a complaint of a new kind.
+            ModelError: The source cannot be read any more.
         """
+        complaints = self.complaints()
+        before = source().complaints() if complaints else ()
         known = {complaint.kind for complaint in before}
-        new = next((complaint for complaint in self.complaints() if complaint.kind not in known), None)
+        new = next((complaint for complaint in complaints if complaint.kind not in known), None)
         if new is None:
             return
         hint = "The source has no such fault, so this is one of onnxfix: please report it."

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from onnxfix.errors import UsageError
-from onnxfix.sidefiles import genai, genai_keys, triton
-from onnxfix.sidefiles.change import Beside, SideFile
+from onnxfix.sidefiles.names import GENAI, TRITON
 from onnxfix.sidefiles.reading import is_there, read_text
 
 if TYPE_CHECKING:
     from onnxfix.convention.plan import Plan
+    from onnxfix.sidefiles.change import Beside, SideFile
 
     Follow: TypeAlias = Callable[[Beside, Plan], SideFile]
 
@@ -43,7 +43,7 @@ def asked_side_files(
         raise UsageError(f"the {what} in memory, nothing lies beside it", where="--write-config")
     files = side_files(plan, model, destination)
     if not files:
-        return (), (f"--write-config: neither {genai_keys.NAME} nor {triton.NAME} lies beside the model",)
+        return (), (f"--write-config: neither {GENAI} nor {TRITON} lies beside the model",)
     return files, tuple(note for file in files for note in file.notes)
 
 
@@ -58,6 +58,8 @@ def side_files(plan: Plan, model: Path, destination: Path) -> tuple[SideFile, ..
     Raises:
         SideFileError: A file cannot be read, contradicts the model, or its runtime cannot be told of the result.
     """
+    from onnxfix.sidefiles.change import Beside
+
     return tuple(
         follow(Beside(source, target, read_text(source), model.name, destination.name), plan)
         for source, target, follow in _found(model, destination)
@@ -66,13 +68,25 @@ def side_files(plan: Plan, model: Path, destination: Path) -> tuple[SideFile, ..
 
 def _found(model: Path, destination: Path) -> Iterator[tuple[Path, Path, Follow]]:
     """Yields each file beside a model, where it goes, and what follows the conversion in it."""
-    if is_there(path := model.parent / genai_keys.NAME):
-        yield path, destination.parent / genai_keys.NAME, genai.follow
-    if is_there(path := model.parent / triton.NAME):
-        yield path, destination.parent / triton.NAME, triton.follow
-    elif _is_version(model.parent) and is_there(path := _above(model.parent) / triton.NAME):
+    if is_there(path := model.parent / GENAI):
+        yield path, destination.parent / GENAI, _follow_in_genai
+    if is_there(path := model.parent / TRITON):
+        yield path, destination.parent / TRITON, _follow_in_triton
+    elif _is_version(model.parent) and is_there(path := _above(model.parent) / TRITON):
         folder = _above(destination.parent) if _is_version(destination.parent) else destination.parent
-        yield path, folder / triton.NAME, triton.follow
+        yield path, folder / TRITON, _follow_in_triton
+
+
+def _follow_in_genai(beside: Beside, plan: Plan) -> SideFile:
+    from onnxfix.sidefiles import genai
+
+    return genai.follow(beside, plan)
+
+
+def _follow_in_triton(beside: Beside, plan: Plan) -> SideFile:
+    from onnxfix.sidefiles import triton
+
+    return triton.follow(beside, plan)
 
 
 def _is_version(folder: Path) -> bool:

@@ -15,8 +15,9 @@ from onnxfix.convention.route import Block, Route
 from onnxfix.convention.signature import Port
 from onnxfix.errors import SideFileError
 from onnxfix.sidefiles.change import Beside, SideFile
-from onnxfix.sidefiles.genai_keys import APART, DEFAULTS, NAME, STACKED, pattern_of, section_of, value_of
+from onnxfix.sidefiles.genai_keys import APART, DEFAULTS, STACKED, pattern_of, section_of, value_of
 from onnxfix.sidefiles.jsontext import JsonText
+from onnxfix.sidefiles.names import GENAI
 
 _LAYOUTS = {"apart": "batch head time dim", "stacked": "kv batch head time dim"}
 _NUMBERS = ("int32", "int64")
@@ -71,7 +72,7 @@ class _Editor:
         if key is not None:
             self._set(after, *self._at, side, key)
         elif self._key_of(side, after) is None:
-            self.notes.append(f"{NAME} has no key for the {side[:-1]} `{after}`")
+            self.notes.append(f"{GENAI} has no key for the {side[:-1]} `{after}`")
 
     def write_cache(self, cache: CachePlan) -> None:
         """Writes the names of a cache's tensors.
@@ -100,7 +101,7 @@ class _Editor:
         known = [names, self._names(side, route.target, cache)]
         is_named = any(one and all(self._value(side, key) == name for key, name in one.values.items()) for one in known)
         if not is_named and not cache.is_kept:
-            self.notes.append(f"{NAME} has no key for `{route.target[0].name}` of the cache `{cache.name}`")
+            self.notes.append(f"{GENAI} has no key for `{route.target[0].name}` of the cache `{cache.name}`")
         return is_named and not cache.is_kept
 
     def _is_derived(self, side: str, blocks: Iterable[Block]) -> bool:
@@ -202,7 +203,7 @@ class _Editor:
     def _compare(self, key: str, sizes: set[int | str | None]) -> None:
         said = self._text.get(*self._at, key)
         if len(sizes) == 1 and isinstance(said, int) and isinstance(size := next(iter(sizes)), int) and said != size:
-            self.notes.append(f"{NAME} says {key} = {said}, the model has {size}: GenAI goes by the file")
+            self.notes.append(f"{GENAI} says {key} = {said}, the model has {size}: GenAI goes by the file")
 
     def look_at_integers(self) -> None:
         """Says what GenAI refuses when it makes the mask and the positions (src/models/position_inputs.cpp)."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from onnxfix.convention.route import Block
 from onnxfix.sidefiles.jsontext import JsonText
+from onnxfix.sidefiles.names import GENAI
 
-NAME = "genai_config.json"
 STACKED, APART = "gpt2", "decoder"
 """The type of a model whose keys and values come stacked, and one that decoders with separate ones may have."""
 DEFAULTS: Mapping[str, Mapping[str, str]] = {
@@ -61,7 +61,7 @@ def section_of(text: JsonText, old: str, new: str) -> str:
         SideFileError: None does.
     """
     if text.table_at("model") is None:
-        raise text.fail("there is no object `model`", hint=f"This is no {NAME} that GenAI reads.")
+        raise text.fail("there is no object `model`", hint=f"This is no {GENAI} that GenAI reads.")
     files = {}
     for section in SECTIONS:
         if text.table_at("model", section) is not None:

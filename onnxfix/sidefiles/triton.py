@@ -12,12 +12,12 @@ from onnxfix.convention.plan import CachePlan, Plan
 from onnxfix.convention.route import Route
 from onnxfix.errors import SideFileError
 from onnxfix.sidefiles.change import Beside, SideFile
+from onnxfix.sidefiles.names import TRITON
 from onnxfix.sidefiles.pbtxt import Message, parse, quoted, scalars_in
 from onnxfix.sidefiles.pbtxt_edit import Edit, applied, list_edits, new_line, scalar_edit
 from onnxfix.sidefiles.triton_entry import KINDS, OUTPUT, STATE, Entry, Kind, shape_of, sizes_of, written
 from onnxfix.sidefiles.triton_ports import few, port_renames, ports_by_name, swapped
 
-NAME = "config.pbtxt"
 _DEFAULT_MODEL = "model.onnx"
 """What Triton loads where the file does not say it (triton-inference-server/onnxruntime_backend)."""
 _CORRECT = "The file belongs to another model, or another version of it: correct it, or leave --write-config out."
@@ -257,10 +257,11 @@ class _Config:
         elsewhere = (field for field in whole.fields if field.name not in ("input", "output", "sequence_batching"))
         for field in elsewhere:
             for name in sorted({text for value in field.values for text in scalars_in(value.message)} & gone):
-                self.notes.append(f"{NAME} speaks of `{name}` in `{field.name}` too: change that by hand")
+                self.notes.append(f"{TRITON} speaks of `{name}` in `{field.name}` too: change that by hand")
         called, folder = whole.text("name"), self._beside.destination.absolute().parent.name
         if called and called != folder and self._beside.destination != self._beside.source:
-            self.notes.append(f"{NAME} calls the model `{called}`, and Triton wants the name of its folder: `{folder}`")
+            wanted = f"Triton wants the name of its folder: `{folder}`"
+            self.notes.append(f"{TRITON} calls the model `{called}`, and {wanted}")
         self.notes += swapped({entry.names["input_name"]: entry.names["output_name"] for entry in self._entries(STATE)})
 
     def _owner(self, kind: Kind) -> Message | None:

@@ -126,11 +126,16 @@ def _content(tensor: onnx.TensorProto) -> tuple[int, tuple[int, ...], bytes]:
 
 
 def _key(outputs: Sequence[str]) -> str:
-    return next((name for name in outputs if name), "")
+    for name in outputs:
+        if name:
+            return name
+    return ""
 
 
-def _trimmed(names: Sequence[str]) -> list[str]:
+def _trimmed(names: Sequence[str]) -> Sequence[str]:
     """Leaves out the omitted inputs at the end, which may be written or not."""
+    if names and names[-1]:
+        return names
     trimmed = list(names)
     while trimmed and not trimmed[-1]:
         trimmed.pop()

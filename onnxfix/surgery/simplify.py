@@ -8,45 +8,23 @@ made on the model itself. So all that onnxsim loses on its way (docs, metadata, 
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import onnx
 
 from onnxfix.convention.signature import Dim
 from onnxfix.errors import RewriteError, SimplifyError
-from onnxfix.model import telemetry
 from onnxfix.model.external import graphs_of
 from onnxfix.model.garbage import collection_paused
 from onnxfix.model.graph import GraphView
 from onnxfix.model.model import Model
 from onnxfix.model.ports import dims_of
 from onnxfix.model.shapes import infer_shapes
-from onnxfix.model.skeleton import SMALL, is_weight, is_weight_node
+from onnxfix.model.skeleton import is_weight, is_weight_node
 from onnxfix.surgery.merge import Merge
+from onnxfix.surgery.simplifier import first_line, run_onnxsim
 from onnxfix.surgery.veil import Veil
-
-_PASSES = frozenset(
-    {
-        "eliminate_common_subexpression",
-        "eliminate_deadend",
-        "eliminate_duplicate_initializer",
-        "eliminate_identity",
-        "eliminate_shape_gather",
-        "eliminate_shape_op",
-        "eliminate_slice_after_shape",
-        "eliminate_unused_initializer",
-        "extract_constant_to_initializer",
-    }
-)
-"""The passes of onnxsim 0.8.1 that run. None of them adds a node or computes anything in another order."""
 
 _ROUNDS = 8
 
@@ -150,7 +128,7 @@ def _until_stable(skeleton: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.Mode
         if before is not None and not _is_news(told, before):
             return current, inferred
         veil.draw(inferred)
-        simplified = _run_onnxsim(inferred)
+        simplified = run_onnxsim(inferred)
         veil.lift(simplified)
         if _computing(simplified) >= _computing(current):
             return current, inferred
@@ -188,67 +166,4 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return infer_shapes(model)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise SimplifyError(f"shapes cannot be inferred: {_first_line(error)}") from error
-
-
-def _run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
-    onnxsim = _import_onnxsim()
-    with _silenced():
-        try:
-            simplified, is_valid = onnxsim.simplify(
-                model,
-                skipped_optimizers=_other_passes(),
-                tensor_size_threshold=f"{SMALL}B",
-            )
-        # onnxsim is another program: whatever it raises means that the model stays as it is.
-        except Exception as error:
-            raise SimplifyError(f"onnxsim failed: {_first_line(error)}") from error
-    if not is_valid:
-        raise SimplifyError("onnxsim's result is not valid")
-    return simplified  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _other_passes() -> list[str]:
-    """Returns the passes that are not to run."""
-    onnxsim = _import_onnxsim()
-    # onnxsim registers most of its passes when it first runs; until then it does not name them.
-    port = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    onnxsim.simplify(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [port], [port])))
-    return sorted(set(onnxsim.onnx_simplifier.C._list_optimizers()) - _PASSES)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _import_onnxsim() -> Any:
-    telemetry.decline()  # it imports onnxruntime
-    # onnxsim imports these where it finds them, for features that are not used here: over 2 seconds and 230 MB.
-    hidden = [name for name in ("torch", "sympy") if name not in sys.modules]
-    # Whatever is None here counts as not installed.
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        import onnxsim
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-    return onnxsim
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keeps Python and C++ code from writing to the terminal."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    saved = [os.dup(number) for number in (1, 2)]
-    with tempfile.TemporaryFile() as sink, Path(os.devnull).open("w") as nowhere:
-        try:
-            for number in (1, 2):
-                os.dup2(sink.fileno(), number)
-            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-                yield
-        finally:
-            for number, descriptor in zip((1, 2), saved, strict=True):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+        raise SimplifyError(f"shapes cannot be inferred: {first_line(error)}") from error

@@ -303,7 +303,7 @@ def test_a_full_disk(
 
 
 _SMALL_FILES = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400)); "
-_MAIN = "from onnxfix.cli import main; sys.exit(main(sys.argv[1:]))"
+_MAIN = "from onnxfix.cli import run; run()"
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:

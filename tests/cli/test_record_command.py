@@ -49,7 +49,7 @@ def test_json_and_quiet(tmp_path: Path, capsys: Capture) -> None:
 
 def test_a_fresh_process_agrees_bit_for_bit(tmp_path: Path) -> None:
     trace = str(tmp_path / "run.npz")
-    run = [sys.executable, "-c", "import sys; from onnxfix.cli import main; sys.exit(main(sys.argv[1:]))"]
+    run = [sys.executable, "-c", "from onnxfix.cli import run; run()"]
     subprocess.run([*run, "record", STATE, trace], check=True, capture_output=True)
     told = subprocess.run(
         [*run, "verify", HC, "--against", trace, "--json"], check=True, capture_output=True, text=True

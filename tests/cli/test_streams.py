@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cli_models import FROM, TO, contents, save, two_layers
 
-_MAIN = "import sys; from onnxfix.cli import main; sys.exit(main(sys.argv[1:]))"
+_MAIN = "from onnxfix.cli import run; run()"
 _BROKEN = """
 import errno, io, os, sys
 from onnxfix.cli import main

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cli_models import FROM, PACKED, PER_LAYER, TO, save, two_layers
 
-_MAIN = "import sys; from onnxfix.cli import main; sys.exit(main(sys.argv[1:]))"
+_MAIN = "from onnxfix.cli import run; run()"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 
 from onnxfix.model.model import Model
-from onnxfix.surgery import simplify as simplify_module
+from onnxfix.surgery.simplifier import load_onnxsim
 from onnxfix.surgery.simplify import SimplifyReport, simplify
 from tests.model.files import CORPUS, external, parsed, tensor, written
 
@@ -83,7 +83,7 @@ def test_no_model_gets_larger_loses_ports_or_changes_twice(path: Path) -> None:
     assert report.reason == ""
     assert list(model.proto.graph.input) == list(source.proto.graph.input)
     assert list(model.proto.graph.output) == list(source.proto.graph.output)
-    model.require_no_new_complaint(source.complaints())
+    model.require_no_new_complaint(lambda: source)
     once = model.proto.SerializeToString()
     if not report.is_taken:
         assert once == path.read_bytes()
@@ -253,7 +253,7 @@ def not_valid(model: onnx.ModelProto, **_: object) -> tuple[onnx.ModelProto, boo
 def test_where_onnxsim_fails_the_model_stays_as_it_is(
     monkeypatch: pytest.MonkeyPatch, broken: object, reason: str
 ) -> None:
-    monkeypatch.setattr(simplify_module._import_onnxsim(), "simplify", broken)
+    monkeypatch.setattr(load_onnxsim(), "simplify", broken)
     proto = parsed(CHAIN)
     before = proto.SerializeToString()
     report = simplify(Model.from_proto(proto))
@@ -262,7 +262,7 @@ def test_where_onnxsim_fails_the_model_stays_as_it_is(
 
 
 def test_the_terminal_stays_clean(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    onnxsim = simplify_module._import_onnxsim()
+    onnxsim = load_onnxsim()
     real = onnxsim.simplify
 
     def talkative(*args: object, **options: object) -> object:
@@ -426,4 +426,39 @@ def test_the_first_model_of_a_process_is_simplified_as_all_others(tmp_path: Path
     )
     source = written(tmp_path / "model.onnx", proto)
     done = subprocess.run([sys.executable, "-c", TWICE, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+DEFERRED = """
+import sys
+from onnxfix.surgery.simplifier import load_onnxsim
+ours = load_onnxsim()
+assert "onnxsim.accuracy" not in sys.modules, "what quantises was loaded"
+import onnxsim
+assert "onnxsim.accuracy" not in sys.modules, "so far nobody asked for it"
+from onnxsim import *
+assert onnxsim.simplify is ours.simplify
+assert onnxsim.accuracy.quantize is onnxsim.quantize is quantize
+assert onnxsim.version.version == onnxsim.__version__
+try:
+    onnxsim.nothing
+except AttributeError:
+    print("whole")
+"""
+
+
+def test_whoever_imports_onnxsim_besides_gets_all_of_it() -> None:
+    done = subprocess.run([sys.executable, "-c", DEFERRED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+
+
+KNOWN = """
+import onnxsim
+from onnxfix.surgery.simplifier import load_onnxsim
+assert load_onnxsim() is onnxsim.onnx_simplifier
+"""
+
+
+def test_onnxsim_is_taken_as_it_is_if_somebody_has_imported_it() -> None:
+    done = subprocess.run([sys.executable, "-c", KNOWN], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -48,7 +48,7 @@ SPARSE = {
 CASES = (
     Case("5 MB", lambda: exported(NARROW), 5, INLINE),
     Case("140 MB", lambda: exported(Design("conformer", 12, 256)), 5, INLINE),
-    Case("1.5 GB external", lambda: widened(NARROW, 864, is_sparse=False), 3, {}),
+    Case("1.5 GB external", lambda: widened(NARROW, 864, is_sparse=False), 5, {}),
     Case("6 GB external", lambda: widened(NARROW, 1728, is_sparse=True), 3, SPARSE),
 )
 QUICK = (Case("5 MB", lambda: exported(NARROW), 2, INLINE),)

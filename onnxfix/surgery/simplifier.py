@@ -73,11 +73,8 @@ def first_line(error: Exception) -> str:
 def _other_passes() -> list[str]:
     """Returns the passes that are not to run."""
     onnxsim = load_onnxsim()
-    # onnxsim registers most of its passes when it first runs; until then it does not name them.
-    port = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    empty = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [port], [port]))
-    nothing = {"skip_shape_inference": True, "skip_constant_folding": True, "import_custom_schemas": False}
-    onnxsim.simplify(empty, certify=False, **nothing)
+    # onnxsim registers most of its passes late; until then it does not name them. To ask for the others does it.
+    onnxsim.C._list_other_optimizers()
     return sorted(set(onnxsim.C._list_optimizers()) - _PASSES)
 
 

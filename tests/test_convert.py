@@ -38,7 +38,7 @@ def test_convert_reports_what_it_did(tmp_path: Path) -> None:
     assert report.proof.ticks == 8
     assert report.nodes is not None
     assert report.nodes.cancelled == len(onnx.load(tmp_path / "new.onnx").graph.node)
-    assert list(report.seconds) == ["load", "plan", "check", "simplify", "rewrite", "write", "verify"]
+    assert list(report.seconds) == ["load", "plan", "simplify", "rewrite", "check", "write", "verify"]
     assert report.model is None
     assert names(tmp_path / "new.onnx") == names(HC)
     assert json.loads(json.dumps(report.to_json()))["to"] == "silero-hc"
@@ -104,7 +104,7 @@ def test_progress_is_told() -> None:
     options = onnxfix.VerifyOptions(ticks=3)
     onnxfix.convert(STATE, to="silero-hc", verify=options, progress=lambda *step: told.append(step))
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
-    assert stages == ["load", "plan", "check", "simplify", "rewrite", "write", "verify"]
+    assert stages == ["load", "plan", "simplify", "rewrite", "check", "write", "verify"]
     steps = [(done, total) for stage, done, total in told if stage == "verify" and total]
     assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
     assert {total for _, total in steps} == {len(steps)}

@@ -50,8 +50,8 @@ class Stream:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        # Threads look for more work for some 20 ms before they sleep, which the next variant would have to share a core
-        # with. They still do between the operators of a run.
+        # Threads look for more work for a while before they sleep, and the next variant would have to share a core with
+        # them. They still do between the operators of a run.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.length = length

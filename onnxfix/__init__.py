@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import onnxfix.verify  # noqa: F401
 from onnxfix.convert import convert
 from onnxfix.errors import ExitCode, OnnxfixError
-from onnxfix.inspection import inspect
 from onnxfix.proof import record, verify
 from onnxfix.request import open_model, plan_conversion
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from onnxfix.convention.convention import Convention
     from onnxfix.convention.load import load_convention
     from onnxfix.convention.plan import Edits, Plan
+    from onnxfix.inspection import inspect
     from onnxfix.model.model import Model
     from onnxfix.report import ConversionReport, Outcome
     from onnxfix.verify.options import VerifyOptions
@@ -63,6 +63,7 @@ _LAZY = {
     "Trace": "onnxfix.verify.trace",
     "VerifyOptions": "onnxfix.verify.options",
     "VerifyReport": "onnxfix.verify.report",
+    "inspect": "onnxfix.inspection",
     "load_convention": "onnxfix.convention.load",
 }
 """Where each name comes from that is imported when it is first used: `onnxfix --help` must not wait for them."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
-
 from onnxfix.errors import ExitCode
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from onnxfix.cli.failure import Failure
@@ -31,6 +29,8 @@ def results() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
+    from rich.console import Console  # a quiet command does without
+
     # Markup stays off: file names may hold brackets.
     console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
@@ -56,6 +56,8 @@ def print_json(value: Json) -> None:
 
 def show_failure(failure: Failure) -> None:
     """Prints what is wrong, where, and what to do about it."""
+    from rich.text import Text
+
     text = Text().append("" if failure.exit_code is ExitCode.INTERRUPTED else "error: ", "bold red")
     text.append(f"{failure.where}: " if failure.where else "", "bold").append(failure.message)
     if failure.text is not None and failure.span is not None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from onnxfix.cli.console import people, print_json, results
 from onnxfix.cli.progress import StageProgress
-from onnxfix.cli.summary import show_diff, show_plan, show_report
 from onnxfix.convert import convert
 from onnxfix.errors import ExitCode, OutputError
 from onnxfix.report import ConversionReport, Outcome, report_of
@@ -53,6 +52,8 @@ class Job:
         # The result stands at its destination: that its report cannot be printed does not undo it, and is no failure.
         with _told_at_most():
             if not self.is_quiet:
+                from onnxfix.cli.summary import show_report
+
                 show_report(people(), report)
         with _told_at_most():
             if self.as_json:
@@ -61,6 +62,8 @@ class Job:
 
     def preview(self, new: Path, *, as_plan: bool, as_diff: bool) -> int:
         """Says what would be done, as a plan, a diff or both, and writes nothing."""
+        from onnxfix.cli.summary import show_diff, show_plan
+
         plan = self._plan()
         sides, told = asked_side_files(plan, self.old, new, is_asked=self.write_config)
         report = report_of(plan, str(self.old), "", sides, told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -13,15 +14,8 @@ from types import FrameType
 import click
 
 from onnxfix import __version__
-from onnxfix.cli.conventions import conventions
-from onnxfix.cli.convert import convert
 from onnxfix.cli.failure import Failure, failure_of
-from onnxfix.cli.inspect import inspect
-from onnxfix.cli.migrate import migrate
-from onnxfix.cli.record import record
-from onnxfix.cli.report import report
 from onnxfix.cli.streams import guarded_streams
-from onnxfix.cli.verify import verify
 from onnxfix.errors import ExitCode, ModelError, OnnxfixError, OutputError
 
 TRACEBACK = "ONNXFIX_TRACEBACK"
@@ -29,14 +23,28 @@ TRACEBACK = "ONNXFIX_TRACEBACK"
 _ENDING = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
 
 
-@click.group(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
+_COMMANDS = ("conventions", "convert", "inspect", "migrate", "record", "report", "verify")
+"""Each in a module of its name."""
+
+
+class _Commands(click.Group):
+    """The commands, each of which is imported when somebody asks for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"onnxfix.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def commands() -> None:
     """Rewrite the cache interface of exported ONNX models from one convention into another, and prove the result."""
-
-
-for _command in (convert, migrate, report, verify, record, inspect, conventions):
-    commands.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

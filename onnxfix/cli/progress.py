@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _STAGES = {
     "load": "reading the model",
@@ -33,6 +33,9 @@ class StageProgress:
 
     def __enter__(self) -> StageProgress:
         if self._is_shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
             # A descriptor of its own: while onnxsim runs, everything that it writes to standard error is thrown away.
             encoding = sys.stderr.encoding or "ascii"
             self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=encoding, errors="replace")

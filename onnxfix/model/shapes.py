@@ -38,6 +38,10 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     The argument stays as it is. Sizes that nobody knows get new names, the same name where they are the same.
     """
     fixed = _Fixed(model)
+    if not fixed.has_bodies:
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        _Refinement(model, fixed).run()
+        return model
     refined = None
     for _ in range(_ROUNDS):
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
@@ -61,6 +65,7 @@ class _Fixed:
         sizes: The constants that may be sizes.
         initializers: All initializers.
         unnamed: New names for sizes that are not known.
+        has_bodies: Whether nodes hold graphs: what these make of what is learnt here, onnx must tell.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -69,24 +74,39 @@ class _Fixed:
         self._constants: dict[str, tuple[onnx.TensorProto, bytes]] = {}
         self._inferred: dict[tuple[object, ...], dict[int, tuple[Dim, ...]]] = {}
         self.nodes: list[onnx.NodeProto] = []
+        self.has_bodies = False
         self.sizes: dict[str, Sizes] = {}
         self.unnamed = _new_names(model)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         # From IR version 4 on, an initializer that is also an input is a default that the caller may override.
         ports = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
         for name, tensor in self.initializers.items():
-            # Shapes follow from integers, and for a few operators (Resize, Range) from some floats.
-            if name not in ports and (tensor.data_type in _INTEGERS or prod(tensor.dims) <= _FLOATS):
-                value = tensor_value(tensor)
-                self._constants[name] = tensor, name.encode() if value is None else value.tobytes()
-                self._note(name, value)
+            if name not in ports:
+                self._note_tensor(name, tensor)
         for node in model.graph.node:
-            if node.domain not in ("", "ai.onnx") or not node.output:
+            is_known = node.domain in ("", "ai.onnx") and bool(node.output)
+            if is_known and node.op_type == "Constant":
+                self._note_constant(node)
                 continue
-            if node.op_type == "Constant":
-                self._note(node.output[0], constant_value(node))
-            else:
+            self.has_bodies = self.has_bodies or next(graphs_of(node), None) is not None
+            if is_known:
                 self.nodes.append(node)
+
+    def _note_constant(self, node: onnx.NodeProto) -> None:
+        attribute = node.attribute[0] if node.attribute else None
+        if attribute is not None and attribute.type == onnx.AttributeProto.TENSOR and not attribute.ref_attr_name:
+            self._note_tensor(node.output[0], attribute.t)
+            return
+        value = constant_value(node)
+        if value is not None and value.dtype.kind in "if":
+            self._note_tensor(node.output[0], onnx.numpy_helper.from_array(value))
+
+    def _note_tensor(self, name: str, tensor: onnx.TensorProto) -> None:
+        # Shapes follow from integers, and for a few operators (Resize, Range) from some floats.
+        if tensor.data_type in _INTEGERS or prod(tensor.dims) <= _FLOATS:
+            value = tensor_value(tensor)
+            self._constants[name] = tensor, name.encode() if value is None else value.tobytes()
+            self._note(name, value)
 
     def _note(self, name: str, value: Array | None) -> None:
         if value is not None and value.ndim <= 1 and value.size <= _LONGEST and value.dtype.kind in "iu":

@@ -58,6 +58,24 @@ def dims(inputs: str, body: str, name: str = "y") -> tuple[int | str | None, ...
         ),
         ("float[9, 8] x, int64[1] n", "m = Mul (four, minus) y = Slice (x, minus, m, first, minus)", (3, 8)),
         ("float[t] x", "s = Shape (x) y = ConstantOfShape (s)", ("t",)),
+        # Constants are nodes in exports by TorchScript.
+        (
+            "float[1, t, 8] x, int64[1] n",
+            "s = Slice (x, first, n, second) a = Constant <value = int64[1] {0}> () y = Unsqueeze (s, a)",
+            (1, 1, None, 8),
+        ),
+        (
+            "float[1, t, 8] x, int64[1] n",
+            "s = Slice (x, first, n, second) a = Constant <value_ints = [0]> () y = Unsqueeze (s, a)",
+            (1, 1, None, 8),
+        ),
+        # What a body makes of a value outside.
+        (
+            "float[1, t, 8] x, int64[1] n, bool c",
+            "s = Slice (x, first, n, second) y = If (c) <then_branch = one () => (float[p, q, r] a) { a = Neg (s) }, "
+            "else_branch = two () => (float[p, q, r] b) { b = Abs (s) }>",
+            (1, "q", 8),
+        ),
     ],
 )  # fmt: skip
 def test_what_is_known_is_kept(inputs: str, body: str, expected: tuple[int | str | None, ...] | None) -> None:

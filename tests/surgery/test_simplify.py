@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 
 from onnxfix.model.model import Model
-from onnxfix.surgery.simplifier import load_onnxsim
+from onnxfix.surgery import simplifier
 from onnxfix.surgery.simplify import SimplifyReport, simplify
 from tests.model.files import CORPUS, external, parsed, tensor, written
 
@@ -253,7 +253,8 @@ def not_valid(model: onnx.ModelProto, **_: object) -> tuple[onnx.ModelProto, boo
 def test_where_onnxsim_fails_the_model_stays_as_it_is(
     monkeypatch: pytest.MonkeyPatch, broken: object, reason: str
 ) -> None:
-    monkeypatch.setattr(load_onnxsim(), "simplify", broken)
+    monkeypatch.setattr(simplifier.load_library(), "simplify", raising)
+    monkeypatch.setattr(simplifier.load_package(), "simplify", broken)
     proto = parsed(CHAIN)
     before = proto.SerializeToString()
     report = simplify(Model.from_proto(proto))
@@ -262,8 +263,8 @@ def test_where_onnxsim_fails_the_model_stays_as_it_is(
 
 
 def test_the_terminal_stays_clean(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    onnxsim = load_onnxsim()
-    real = onnxsim.simplify
+    library = simplifier.load_library()
+    real = library.simplify
 
     def talkative(*args: object, **options: object) -> object:
         print("from Python", file=sys.stdout)  # noqa: T201
@@ -272,7 +273,7 @@ def test_the_terminal_stays_clean(capfd: pytest.CaptureFixture[str], monkeypatch
         os.write(2, b"from C++")
         return real(*args, **options)
 
-    monkeypatch.setattr(onnxsim, "simplify", talkative)
+    monkeypatch.setattr(library, "simplify", talkative)
     assert simplify(Model.from_proto(parsed(CHAIN))).is_taken
     os.write(2, b"heard again")
     assert capfd.readouterr() == ("", "heard again")
@@ -291,6 +292,28 @@ def test_sizes_that_are_static_are_folded_and_duplicates_merged() -> None:
     assert [values[name] for name in low.input[1:]] == [[0], [4], [2]]
     assert [values[name] for name in high.input[1:]] == [[4], [8], [2]]
     assert same(run(model.proto, feeds(model, {"t": 5})), expected)
+
+
+@pytest.mark.parametrize("path", [CHAIN, *SAMPLES[:4]], ids=lambda path: getattr(path, "stem", "chain"))
+def test_the_library_and_the_package_make_the_same(path: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another release may not like how its library is asked: then its package is."""
+    results = []
+    asked = []
+    real = simplifier.load_package().simplify
+
+    def counted(*args: object, **options: object) -> object:
+        asked.append(1)
+        return real(*args, **options)
+
+    monkeypatch.setattr(simplifier.load_package(), "simplify", counted)
+    for is_other in (False, True):
+        if is_other:
+            monkeypatch.setattr(simplifier.load_library(), "simplify", raising)
+        model = Model.load(path) if isinstance(path, Path) else Model.from_proto(parsed(path))
+        assert simplify(model).reason == ""
+        results.append(model.proto.SerializeToString())
+        assert bool(asked) == is_other
+    assert results[0] == results[1]
 
 
 def test_the_result_is_the_same_every_time() -> None:
@@ -431,8 +454,11 @@ def test_the_first_model_of_a_process_is_simplified_as_all_others(tmp_path: Path
 
 DEFERRED = """
 import sys
-from onnxfix.surgery.simplifier import load_onnxsim
-ours = load_onnxsim()
+from onnxfix.surgery.simplifier import load_library, load_package
+library = load_library()
+assert "onnxsim.onnx_simplifier" not in sys.modules, "what stands around the library was loaded"
+ours = load_package()
+assert ours.C is library
 assert "onnxsim.accuracy" not in sys.modules, "what quantises was loaded"
 import onnxsim
 assert "onnxsim.accuracy" not in sys.modules, "so far nobody asked for it"
@@ -454,8 +480,9 @@ def test_whoever_imports_onnxsim_besides_gets_all_of_it() -> None:
 
 KNOWN = """
 import onnxsim
-from onnxfix.surgery.simplifier import load_onnxsim
-assert load_onnxsim() is onnxsim.onnx_simplifier
+from onnxfix.surgery.simplifier import load_library, load_package
+assert load_package() is onnxsim.onnx_simplifier
+assert load_library() is onnxsim.onnx_simplifier.C
 """
 
 

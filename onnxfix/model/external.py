@@ -18,6 +18,8 @@ import onnx
 
 from onnxfix.errors import DataFileError
 
+_GRAPH, _GRAPHS = onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS
+
 
 @dataclass(frozen=True)
 class ExternalTensor:
@@ -46,9 +48,10 @@ class ExternalTensor:
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Yields the graphs that a node carries as attributes (`If`, `Loop`, `Scan`), not those nested deeper."""
     for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
+        kind = attribute.type
+        if kind == _GRAPH:
             yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
+        elif kind == _GRAPHS:
             yield from attribute.graphs
 
 

@@ -8,6 +8,7 @@ compute with them, as far as they are known, and what follows for such nodes is 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
@@ -234,13 +235,14 @@ class _Refinement:
         kind = self._type(name)
         if kind is None or (known is not None and len(known) != len(dims)):
             return
-        merged = tuple(map(_better, known or (None,) * len(dims), dims))
+        merged = tuple(dims) if known is None else tuple(map(_better, known, dims))
         if merged == known:
             return
         # What reads it shall have the same size by the same name.
-        merged = tuple([next(self._unnamed) if dim is None else dim for dim in merged])
+        if None in merged:
+            merged = tuple([next(self._unnamed) if dim is None else dim for dim in merged])
         if known is None:
-            set_dims(kind.tensor_type, merged)
+            kind.tensor_type.shape.CopyFrom(_shape_of(merged))
         else:
             for place, (old, new) in enumerate(zip(known, merged, strict=True)):
                 if old != new:
@@ -249,10 +251,10 @@ class _Refinement:
         self._learnt.add(name)
 
     def _type(self, name: str) -> onnx.TypeProto | None:
-        if name not in self._types and name in self._fixed.initializers:
-            stored = self._fixed.initializers[name]
-            self._types[name] = onnx.helper.make_tensor_type_proto(stored.data_type, stored.dims)
-        return self._types.get(name)
+        kind = self._types.get(name)
+        if kind is None and (stored := self._fixed.initializers.get(name)) is not None:
+            kind = self._types[name] = _type_of(stored.data_type, tuple(stored.dims))
+        return kind
 
     def _dims_of(self, name: str) -> tuple[Dim, ...] | None:
         if name in self._dims:
@@ -280,6 +282,20 @@ class _Refinement:
     def dims_at(self, node: onnx.NodeProto, index: int) -> tuple[Dim, ...] | None:
         """Returns the dims of what a node reads at an input."""
         return self._dims_of(node.input[index]) if index < len(node.input) else None
+
+
+@functools.lru_cache
+def _type_of(elem_type: int, dims: tuple[int, ...]) -> onnx.TypeProto:
+    """Returns the type of a tensor, which is shared: nothing may be written into it."""
+    return onnx.helper.make_tensor_type_proto(elem_type, dims)
+
+
+@functools.lru_cache
+def _shape_of(dims: tuple[Dim, ...]) -> onnx.TensorShapeProto:
+    """Returns dims as a message to copy: layers repeat them, and to copy is quicker than to write."""
+    kind = onnx.TypeProto.Tensor()
+    set_dims(kind, dims)
+    return kind.shape
 
 
 def _better(old: Dim, new: Dim) -> Dim:

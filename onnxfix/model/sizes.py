@@ -220,11 +220,12 @@ def broadcast_dims(walk: Known, node: onnx.NodeProto) -> tuple[Dim, ...] | None:
     return functools.reduce(_broadcast, known) if known and len(known) == len(rows) else None
 
 
-def _broadcast(one: Sequence[Dim], other: Sequence[Dim]) -> tuple[Dim, ...]:
+@functools.lru_cache
+def _broadcast(one: tuple[Dim, ...], other: tuple[Dim, ...]) -> tuple[Dim, ...]:
     if one == other:
-        return tuple(one)
+        return one
     rank = max(len(one), len(other))
-    sides = [(1,) * (rank - len(side)) + tuple(side) for side in (one, other)]
+    sides = [(1,) * (rank - len(side)) + side for side in (one, other)]
     return tuple([_common(*pair) for pair in zip(*sides, strict=True)])
 
 

@@ -26,6 +26,8 @@ def refine(one: Sequence[Size], other: Sequence[Size]) -> list[tuple[Size, int, 
         Factors from slow to fast, each with the position of the entry of `one` and of `other` that it is a part of;
         None where there are no common factors.
     """
+    if tuple(one) == tuple(other):
+        return [(size, index, index) for index, size in enumerate(one) if size != 1]
     factors: list[tuple[Size, int, int]] = []
     left = [(index, size) for index, size in enumerate(one) if size != 1]
     right = [(index, size) for index, size in enumerate(other) if size != 1]

@@ -179,6 +179,8 @@ def take_turns(
     for life in range(lives):
         with steppers(variants, length, threads) as running:
             require_same_outputs({name: stepper.hear()["output"] for name, stepper in running.items()})
+            for stepper in running.values():  # memory grows in a first turn, which says nothing of later ones
+                stepper.step(ticks)
             for number in range(life, rounds, lives):
                 order = random.Random(number).sample(list(running), len(running))
                 taken.append({name: running[name].step(ticks) for name in order})
